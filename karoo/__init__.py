@@ -1,0 +1,3 @@
+"""Karoo: a Stratum V1 mining proxy."""
+
+__version__ = "0.1.0"

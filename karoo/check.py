@@ -1,0 +1,88 @@
+"""`karoo check --connect`: dial each pool as the proxy would, and say what it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from karoo import config, units
+from karoo.metrics import Metrics
+from karoo.policy.nonce import prefix_size
+from karoo.proxy.pending import PendingShare, Verdict
+from karoo.proxy.upstream import Upstream, UpstreamError
+from karoo.stratum import difficulty as dif
+from karoo.stratum.methods import Extranonce, Notify
+from karoo.stratum.share import ALGORITHMS
+
+
+class _FirstJob:
+    """Takes the events of a connection and keeps the first job."""
+
+    def __init__(self) -> None:
+        self.job: tuple[Notify, float] | None = None
+
+    def on_job(self, notify: Notify, difficulty: float) -> None:
+        self.job = self.job or (notify, difficulty)
+        raise UpstreamError("seen enough")
+
+    def on_difficulty(self, difficulty: float) -> None:
+        """Not of interest."""
+
+    def on_extranonce(self, extranonce: Extranonce) -> None:
+        """Not of interest."""
+
+    def on_version_mask(self, mask: int) -> None:
+        """Not of interest."""
+
+    def on_other(self, method: str, params: Any) -> None:
+        """Not of interest."""
+
+    def settle(self, pending: PendingShare, verdict: Verdict) -> None:
+        """No share is sent."""
+
+
+def check_pool(pool: config.Upstream, algorithm: str, report: list[str]) -> bool:
+    """Connect to a pool up to its first job; lines for people go to `report`. Whether miners could work there."""
+    events = _FirstJob()
+    upstream = Upstream(pool, events, Metrics())
+    title = f"{pool.name} ({pool.host}:{pool.port})" if pool.name else f"{pool.host}:{pool.port}"
+    report.append(f"{title} as {upstream.names.policy.default_user}{' over TLS' if pool.tls else ''}")
+    reason = ""
+    try:
+        upstream.open()
+        upstream.relay()
+    except UpstreamError as failure:
+        reason = str(failure)
+    finally:
+        upstream.close()
+    report += [f"  {line}" for line in _steps(upstream)]
+    if events.job is None:
+        report.append(f"  FAILED: {reason}")
+        return False
+    report += [f"  {line}" for line in _given(upstream, *events.job, algorithm)]
+    report.append("  OK")
+    return True
+
+
+def _steps(upstream: Upstream) -> Iterator[str]:
+    for step, seconds in upstream.handshake_seconds.items():
+        yield f"{step:<20} {seconds * 1e3:8.1f} ms"
+
+
+def _given(upstream: Upstream, notify: Notify, difficulty: float, algorithm: str) -> Iterator[str]:
+    extranonce = upstream.extranonce
+    assert extranonce is not None
+    size, setting = extranonce.extranonce2_size, upstream.pool.prefix_bytes
+    prefix = prefix_size(size, None if isinstance(setting, str) else setting)
+    first = extranonce.extranonce1
+    yield f"extranonce1          {first.hex()} ({len(first)} bytes)"
+    yield (f"extranonce2          {size} bytes: {prefix} to tell miners apart (room for {1 << 8 * prefix} on a "
+           f"connection), {size - prefix} for each miner")
+    yield f"version rolling      {f'mask {upstream.mask:08x}' if upstream.mask else 'none'}"
+    diff1 = ALGORITHMS[algorithm].diff1
+    yield (f"difficulty           {units.difficulty(difficulty)} "
+           f"(network {units.difficulty(dif.difficulty_of(notify.network_target, diff1))})")
+    coinbase = len(notify.coinb1) + len(first) + size + len(notify.coinb2)
+    yield f"job                  {len(notify.branches)} merkle branches, a coinbase of {coinbase} bytes"
+    for refused in upstream.refused:
+        yield f"refused              {refused}"

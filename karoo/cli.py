@@ -1,0 +1,194 @@
+"""The command line. Exit codes: 0 well, 2 wrong words, 69 something is not to be had (a port, a pool), 78 a faulty
+configuration, which no restart mends (supervisord: `exitcodes=0,2,78`)."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+from karoo import __version__
+
+EX_OK, EX_USAGE, EX_UNAVAILABLE, EX_CONFIG = 0, 2, 69, 78
+
+EPILOG = """\
+examples:
+  karoo demo                              a pool, the proxy and miners on this machine
+  karoo config > karoo.yaml               an example configuration, to be edited
+  karoo check --connect -c karoo.yaml     is it right, and do the pools answer?
+  karoo run -c karoo.yaml                 the proxy (plain `karoo -c karoo.yaml` too)
+  karoo simulate-pool --port 3333         a pool to try things with
+  karoo simulate-miner 127.0.0.1:3333 --user wallet.rig1 --count 3
+
+`karoo COMMAND --help` says more about one command.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if (words and words[0] in ("-c", "--config")) or any(word.startswith("--config=") for word in words[:1]):
+        words.insert(0, "run")
+    args = _parser().parse_args(words)
+    try:
+        return args.call(args)  # type: ignore[no-any-return]
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="karoo", description="A Stratum V1 mining proxy: many miners, one connection to the pool.",
+        epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--version", action="version", version=f"karoo {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(name: str, call: Callable[[argparse.Namespace], int], text: str,
+                example: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.",
+                                  epilog=f"example:\n  karoo {example}",
+                                  formatter_class=argparse.RawDescriptionHelpFormatter)
+        sub.set_defaults(call=call)
+        return sub
+
+    sub = command("run", _run, "run the proxy", "run -c karoo.yaml")
+    _add_config(sub)
+    sub = command("demo", _demo, "run a simulated pool, the proxy and a few miners that really hash",
+                  "demo --http-port 0 --seconds 60")
+    for side, port in (("stratum", 3333), ("http", 8080), ("pool", 3334)):
+        sub.add_argument(f"--{side}-port", type=_port, default=port, metavar="PORT",
+                         help=f"default {port}; 0: any free one")
+    sub.add_argument("--seconds", type=_positive, help="end by itself after so many seconds")
+    sub = command("check", _check, "check a configuration", "check --connect -c karoo.yaml")
+    sub.add_argument("--connect", action="store_true", help="also dial each pool, up to its first job")
+    _add_config(sub)
+    command("config", _config, "print an example configuration with every option", "config > karoo.yaml")
+    _add_pool(command("simulate-pool", _simulate_pool, "run a pool that checks every share",
+                      "simulate-pool --port 3333 --difficulty 0.001 --job-every 30"))
+    _add_miner(command("simulate-miner", _simulate_miner, "run miners that really hash",
+                       "simulate-miner stratum+tcp://127.0.0.1:3333 --user wallet.rig --count 3 --hashrate 50000"))
+    return parser
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-c", "--config", required=True, metavar="FILE", help="YAML, or the JSON of the original Karoo")
+
+
+def _add_pool(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--port", type=_port, default=3334, help="default 3334; 0: any free one")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
+    parser.add_argument("--difficulty", type=_positive, default=0.001, help="default 0.001")
+    parser.add_argument("--job-every", type=_positive, default=30.0, metavar="SECONDS", help="default 30")
+    parser.add_argument("--extranonce2-size", type=int, default=8, choices=range(1, 17), metavar="BYTES")
+    parser.add_argument("--algorithm", choices=("sha256d", "scrypt"), default="sha256d")
+
+
+def _add_miner(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("url", metavar="URL", help="stratum+tcp://host:port, or host:port")
+    parser.add_argument("--user", required=True, help="a {n} in it becomes the miner's number")
+    parser.add_argument("--password", default="x")
+    parser.add_argument("--count", type=int, default=1, help="so many miners, each a session of its own")
+    parser.add_argument("--hashrate", type=_positive, metavar="H/S", help="of each; as fast as the CPU goes without it")
+    parser.add_argument("--version-rolling", action="store_true", help="roll version bits, as ASICs do")
+    parser.add_argument("--agent", help="the program that it says it is")
+    parser.add_argument("--suggest-difficulty", type=_positive, metavar="D")
+    parser.add_argument("--algorithm", choices=("sha256d", "scrypt"), default="sha256d")
+    parser.add_argument("--seconds", type=_positive, help="end after so many seconds")
+    parser.add_argument("--shares", type=int, help="end after so many accepted shares")
+    parser.add_argument("--with-parent", action="store_true", help=argparse.SUPPRESS)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port (0 to 65535)")
+    return int(text)
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value
+
+
+def _fail(text: str, code: int) -> int:
+    print(f"karoo: {text}", file=sys.stderr)
+    return code
+
+
+# ---------------------------------------------------------------- the commands
+
+def _run(args: argparse.Namespace) -> int:
+    from karoo import config, service
+    from karoo.net.listener import ListenError
+    try:
+        return service.run(config.load(args.config))
+    except config.ConfigError as faults:
+        return _fail(str(faults), EX_CONFIG)
+    except ListenError as failure:
+        return _fail(f"{failure}", EX_UNAVAILABLE)
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from karoo import demo
+    from karoo.net.listener import ListenError
+    try:
+        return demo.run(args.stratum_port, args.http_port, args.pool_port, args.seconds)
+    except ListenError as failure:
+        return _fail(f"{failure}; choose another with --stratum-port, --http-port or --pool-port (0: any free one)",
+                     EX_UNAVAILABLE)
+
+
+def _check(args: argparse.Namespace) -> int:
+    from karoo import check, config
+    try:
+        settings = config.load(args.config)
+    except config.ConfigError as faults:
+        return _fail(str(faults), EX_CONFIG)
+    for sentence in config.without_effect(settings):
+        print(f"note: {sentence}")
+    print(f"{args.config}: the configuration is right")
+    reached = True
+    for pool in (settings.upstream, *settings.backups) if args.connect else ():
+        report: list[str] = []
+        reached = check.check_pool(pool, settings.shares.algorithm, report) and reached
+        print("\n".join(["", *report]))
+    return EX_OK if reached else EX_UNAVAILABLE
+
+
+def _config(args: argparse.Namespace) -> int:
+    from karoo.configdoc import example
+    sys.stdout.write(example())
+    return EX_OK
+
+
+def _simulate_pool(args: argparse.Namespace) -> int:
+    from karoo import log
+    from karoo.sim import pool
+    from karoo.sim.options import PoolOptions
+    log.setup()
+    try:
+        return pool.run(PoolOptions(host=args.host, port=args.port, difficulty=args.difficulty,
+                                    job_every=args.job_every, extranonce2_size=args.extranonce2_size,
+                                    algorithm=args.algorithm))
+    except OSError as failure:
+        return _fail(f"cannot listen on {args.host}:{args.port}: {failure.strerror or failure}", EX_UNAVAILABLE)
+
+
+def _simulate_miner(args: argparse.Namespace) -> int:
+    from karoo import log
+    from karoo.sim import miner
+    log.setup()
+    if args.with_parent:
+        from karoo.demo import end_with_parent
+        end_with_parent()
+    try:
+        return miner.run(args.url, args.user, password=args.password, count=args.count, hashrate=args.hashrate,
+                         version_rolling=args.version_rolling, agent=args.agent or miner.DEFAULT_AGENT,
+                         seconds=args.seconds, shares=args.shares, difficulty_hint=args.suggest_difficulty,
+                         algorithm=args.algorithm)
+    except ValueError as fault:
+        return _fail(str(fault), EX_USAGE)

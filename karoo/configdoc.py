@@ -1,0 +1,76 @@
+"""The example configuration, generated from the options: `python -m karoo.configdoc > conf/karoo.yaml`."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+
+from karoo.config import Config
+from karoo.configschema import Option, Options, Section, members
+
+WIDTH = 88
+
+_HEAD = (
+    "The configuration of Karoo: every option with its default.",
+    "Only upstream.host and upstream.user must be given; whatever is left out keeps its default. JSON is read as well. "
+    "${NAME} in a value is replaced by the environment variable NAME, so that passwords need not stand here; $${ "
+    "stands for ${ itself.",
+)
+
+
+def example() -> str:
+    """The YAML text of conf/karoo.yaml: all options with their defaults, ranges and prose. It loads without fault."""
+    lines = [line for number, paragraph in enumerate(_HEAD)
+             for line in (["#"] if number else []) + list(_comment(paragraph, ""))]
+    for member in members(Config):
+        lines += ["", *_section(member, "")] if isinstance(member, Section) else _option(member, "")
+    return "\n".join(lines) + "\n"
+
+
+def _section(section: Section, indent: str) -> Iterator[str]:
+    yield from _comment(section.prose, indent)
+    if section.many:
+        yield from (f"{indent}# {line}" for line in _list_item(section))
+        return
+    yield f"{indent}{section.name}:"
+    yield from _members(section.cls, indent + "  ")
+
+
+def _members(cls: type[Options], indent: str) -> Iterator[str]:
+    for member in members(cls):
+        yield from _section(member, indent) if isinstance(member, Section) else _option(member, indent)
+
+
+def _option(option: Option, indent: str) -> Iterator[str]:
+    yield from _comment(f"{option.prose} {_takes(option)}", indent)
+    yield f"{indent}{option.name}: {option.kind.write(option.default)}"
+
+
+def _takes(option: Option) -> str:
+    words = [f"Takes {option.kind.wants}"]
+    if option.required:
+        words.append("must be given")
+    if option.never:
+        words.append(f"never has an effect: {option.never}")
+    elif option.later:
+        words.append("has no effect yet")
+    return "; ".join(words) + "."
+
+
+def _list_item(section: Section) -> Iterator[str]:
+    """A list with one section that sets its first options; the others are the same as in the section above it."""
+    first = [member for member in members(section.cls) if isinstance(member, Option)]
+    last = max(number for number, option in enumerate(first) if option.required)
+    yield f"{section.name}:"
+    for number, option in enumerate(first[:last + 2]):
+        value = section.sample.get(option.name, option.default)
+        yield f"  {'-' if number == 0 else ' '} {option.name}: {option.kind.write(value)}"
+
+
+def _comment(text: str, indent: str) -> Iterator[str]:
+    yield from textwrap.wrap(text, WIDTH, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ",
+                             break_long_words=False, break_on_hyphens=False)
+
+
+if __name__ == "__main__":
+    print(example(), end="")

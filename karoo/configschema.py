@@ -1,0 +1,293 @@
+"""Options as declared, and the walk that fills them from a tree. No I/O; the environment is an argument.
+
+A class of options is a frozen dataclass whose fields are made by `option`, `required`, `section` and `sections`;
+what is known of an option lives in its field's metadata and nowhere else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Container, Iterator
+from collections.abc import Mapping as Environment
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from karoo.configfile import Entry, Fault, Mapping, Node, Scalar, Sequence
+from karoo.configkinds import Kind, Unfit
+
+T = TypeVar("T")
+S = TypeVar("S", bound="Options")
+
+MAX_LISTED = 100
+
+# The options that do not go together, by their names from the section on, and a sentence that says how to mend it.
+Contradiction = tuple[tuple[str, ...], str]
+
+
+class Options:
+    """A section: a frozen dataclass of options and further sections."""
+
+    __slots__ = ()
+
+    def contradictions(self, given: Container[str]) -> Iterator[Contradiction]:
+        """What is wrong although each option by itself is fine. `given` holds the paths that the file sets."""
+        return iter(())
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option: its name in the file, its attribute, and all that an operator is told of it.
+
+    `zero_is_default`: 0 or "" means the default. `later`: accepted, without effect so far. `never`: why it never
+    has one. `secret`: its value is shown nowhere.
+    """
+
+    name: str
+    kind: Kind[Any]
+    default: Any
+    prose: str
+    attribute: str = ""
+    required: bool = False
+    secret: bool = False
+    zero_is_default: bool = False
+    later: bool = False
+    never: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A section of options, or with `many` a list of them, of which `sample` is shown in the example file."""
+
+    name: str
+    cls: type[Options]
+    prose: str
+    attribute: str = ""
+    many: bool = False
+    sample: Environment[str, str] = field(default_factory=dict)
+
+
+def option(default: T, prose: str, kind: Kind[T], *, name: str = "", secret: bool = False,
+           zero_is_default: bool = False, later: bool = False, never: str = "") -> T:
+    """A field with a default. `name` is the one in the file, where it cannot be the attribute's."""
+    card = Option(name, kind, default, prose, secret=secret, zero_is_default=zero_is_default, later=later, never=never)
+    return field(default=default, repr=not secret, metadata={"card": card})
+
+
+def required(example: str, prose: str, kind: Kind[str]) -> Any:
+    """A field that the file must give; the example file shows `example`."""
+    return field(metadata={"card": Option("", kind, example, prose, required=True)})
+
+
+def section(cls: type[S], prose: str) -> S:
+    """A field that holds a section."""
+    return field(default_factory=cls, metadata={"card": Section("", cls, prose)})
+
+
+def sections(cls: type[S], prose: str, sample: Environment[str, str]) -> tuple[S, ...]:
+    """A field that holds a list of sections, empty by default; `sample` differs from the section's defaults."""
+    return field(default=(), metadata={"card": Section("", cls, prose, many=True, sample=sample)})
+
+
+def members(cls: type[Options]) -> tuple[Option | Section, ...]:
+    """The options and sections of a class, in the order of their declaration."""
+    if not dataclasses.is_dataclass(cls):
+        raise TypeError(f"{cls.__name__} is no dataclass")
+    cards = ((item.name, item.metadata.get("card")) for item in dataclasses.fields(cls))
+    return tuple(dataclasses.replace(card, attribute=attribute, name=card.name or attribute)
+                 for attribute, card in cards if card is not None)
+
+
+def walk(options: Options, path: str = "") -> Iterator[tuple[str, Option, Any]]:
+    """Every option below with its path in the file (such as `backups[0].pass`) and its value."""
+    for member in members(type(options)):
+        where = _join(path, member.name)
+        value = getattr(options, member.attribute)
+        if isinstance(member, Option):
+            yield where, member, value
+        elif member.many:
+            for index, item in enumerate(value):
+                yield from walk(item, f"{where}[{index}]")
+        else:
+            yield from walk(value, where)
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+class Builder:
+    """Fills the class `root` from a tree, and gathers every fault on the way instead of stopping at the first.
+
+    `given` maps the path of each option in the tree to its line. Where there are faults, the built object holds
+    defaults in the place of the faulty options and must not be used.
+    """
+
+    def __init__(self, root: type[Options], environ: Environment[str, str]) -> None:
+        self.environ = environ
+        self.faults: list[Fault] = []
+        self.given: dict[str, int | None] = {}
+        self._failed: set[str] = set()
+        self._homes = homes(root)
+
+    def fault(self, path: str, line: int | None, sentence: str) -> None:
+        """Note a fault that leaves the option or section at `path` without a value."""
+        self.note(path, line, sentence)
+        self._failed.add(path)
+
+    def note(self, path: str, line: int | None, sentence: str) -> None:
+        self.faults.append(Fault(path, line, sentence))
+
+    def build(self, cls: type[S], node: Node | None, path: str, line: int | None) -> S:
+        """The section at `path`, which begins at `line`; a node of None is a section that is not there."""
+        entries = self._entries(cls, node, path, line)
+        values: dict[str, Any] = {}
+        for member in members(cls):
+            where = _join(path, member.name)
+            entry = entries.get(member.name)
+            start = entry.line if entry else line
+            if isinstance(member, Option):
+                values[member.attribute] = self._option(member, entry, where, start)
+            elif member.many:
+                values[member.attribute] = self._list(member.cls, entry, where, start)
+            else:
+                values[member.attribute] = self.build(member.cls, entry.value if entry else None, where, start)
+        built = cls(**values)
+        for names, sentence in built.contradictions(self.given):
+            paths = [_join(path, name) for name in names]
+            if self._failed.isdisjoint(paths):
+                where = next((each for each in paths if each in self.given), paths[0])
+                self.note(where, self.given.get(where, line), sentence)
+        return built
+
+    def _entries(self, cls: type[Options], node: Node | None, path: str, line: int | None) -> dict[str, Entry]:
+        if node is None or node.is_null:
+            return {}
+        if not isinstance(node, Mapping):
+            names = ", ".join(member.name for member in members(cls))
+            self.fault(path, node.line, f"found {sort(node)}, wants options by name: {names}")
+            return {}
+        known = {member.name for member in members(cls)}
+        entries: dict[str, Entry] = {}
+        for entry in node.entries:
+            if entry.key is None:
+                self.note(path, entry.line, "found something else than a text in the place of an option's name")
+            elif entry.key not in known:
+                where = _join(path, printable(entry.key) or '""')
+                self.note(where, entry.line, self._unknown(cls, entry.key, path))
+            elif entry.key in entries:
+                first = entries[entry.key].line
+                again = f", first on line {first}" if first is not None else ""
+                self.note(_join(path, entry.key), entry.line, f"given twice{again}: keep one of them")
+            else:
+                entries[entry.key] = entry
+        return entries
+
+    def _unknown(self, cls: type[Options], key: str, path: str) -> str:
+        if key in self._homes:
+            return f"there is no such option here; {key} belongs {' or '.join(self._homes[key])}"
+        names = [member.name for member in members(cls)]
+        near = difflib.get_close_matches(key.lower(), names, n=1) if len(key) <= 40 else []
+        if near:
+            return f"there is no such option; did you mean {near[0]}?"
+        return f"there is no such option; known here are {', '.join(names)}"
+
+    def _list(self, cls: type[S], entry: Entry | None, path: str, line: int | None) -> tuple[S, ...]:
+        if entry is None or entry.value.is_null:
+            return ()
+        node = entry.value
+        if not isinstance(node, Sequence):
+            self.fault(path, node.line, f"found {sort(node)}, wants a list: begin each with a dash")
+            return ()
+        if len(node.items) > MAX_LISTED:
+            self.fault(path, node.line, f"found {len(node.items)}, wants at most {MAX_LISTED}")
+            return ()
+        return tuple(self.build(cls, item, f"{path}[{index}]", item.line or line)
+                     for index, item in enumerate(node.items))
+
+    def _option(self, option: Option, entry: Entry | None, path: str, line: int | None) -> Any:
+        if entry is None or entry.value.is_null:
+            if option.required and path.rpartition(".")[0] not in self._failed:
+                self.fault(path, line, f"missing, wants {option.kind.wants}")
+            return "" if option.required else option.default
+        node = entry.value
+        self.given[path] = node.line
+        try:
+            if not isinstance(node, Scalar):
+                raise Unfit
+            node = substitute(node, self.environ)
+            value = option.kind.parse(node)
+            if option.zero_is_default and value in (0, ""):
+                return option.default
+            option.kind.check(value)
+            return value
+        except LookupError as error:
+            self.fault(path, node.line, str(error.args[0]))
+        except Unfit as unfit:
+            advice = f": {unfit.advice}" if unfit.advice else ""
+            self.fault(path, node.line, f"found {describe(node, option.secret)}, wants {option.kind.wants}{advice}")
+        return "" if option.required else option.default
+
+
+def homes(root: type[Options]) -> dict[str, list[str]]:
+    """For each name known below `root`, the sections it is known in, in words."""
+    found: dict[str, list[str]] = {}
+
+    def visit(cls: type[Options], path: str) -> None:
+        for member in members(cls):
+            found.setdefault(member.name, []).append(f"in {path}" if path else "at the top, without indentation")
+            if isinstance(member, Section):
+                visit(member.cls, _join(path, member.name))
+
+    visit(root, "")
+    return found
+
+
+_VARIABLE = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)\}|\$\{")
+
+
+def substitute(scalar: Scalar, environ: Environment[str, str]) -> Scalar:
+    """The scalar with each `${NAME}` replaced; `$${` stands for `${` itself. Raises LookupError with a sentence.
+
+    What was replaced counts as written without quotes, so that a quoted variable can hold a number.
+    """
+    if scalar.literal or "${" not in scalar.text:
+        return scalar
+    replaced = False
+
+    def value(match: re.Match[str]) -> str:
+        nonlocal replaced
+        if match[0] == "$${":
+            return "${"
+        name = match[1]
+        if name is None:
+            raise LookupError("found ${ without a variable's name and a }: write ${NAME}, or $${ for ${ itself")
+        if name not in environ:
+            raise LookupError(f"the environment variable {name} is not set: set it, or write $${{{name}}} for the text")
+        replaced = True
+        return environ[name]
+
+    text = _VARIABLE.sub(value, scalar.text)
+    return dataclasses.replace(scalar, text=text, plain=scalar.plain or replaced)
+
+
+def sort(node: Node) -> str:
+    """What a node is, without its content."""
+    return {Mapping: "a mapping", Sequence: "a list", Scalar: "a text"}[type(node)]
+
+
+def describe(node: Node, hide: bool = False) -> str:
+    """What was found, in words. Whatever stands before an @ may be a password and is not shown."""
+    if not isinstance(node, Scalar):
+        return sort(node)
+    if hide:
+        return "(hidden)"
+    text = printable(re.sub("(?s).*@", "(hidden)@", node.text))
+    return text if node.plain and text else f'the text "{text}"'
+
+
+def printable(text: str) -> str:
+    """The text on one line and not too long."""
+    text = text if len(text) <= 60 else f"{text[:60]}..."
+    return "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in text)

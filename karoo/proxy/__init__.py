@@ -1,0 +1,1 @@
+"""Where miners and pool meet."""

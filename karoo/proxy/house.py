@@ -1,0 +1,58 @@
+"""What all sessions share, and how they write to the log."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, MutableMapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from karoo.accounting import Accounts
+from karoo.metrics import Metrics
+from karoo.policy.vardiff import DifficultyPolicy
+from karoo.policy.workers import WorkerNames
+from karoo.proxy.pending import PendingShare
+from karoo.stratum.job import JobTable
+from karoo.stratum.messages import Response
+from karoo.stratum.methods import Extranonce
+from karoo.stratum.share import Judge
+
+
+class Route(Protocol):
+    """What a session knows of the upstream connection that it belongs to."""
+
+    number: int
+    jobs: JobTable
+    extranonce: Extranonce | None
+    epoch: int
+
+    @property
+    def mask(self) -> int: ...
+    @property
+    def ceiling(self) -> float: ...
+    @property
+    def passes_on(self) -> bool: ...
+    def forward(self, pending: PendingShare) -> None: ...
+    def leave(self, session: Any) -> None: ...
+    def ask(self, method: str, params: Any, on_answer: Callable[[Response | None], None]) -> None: ...
+
+
+@dataclass(slots=True, frozen=True)
+class House:
+    """The parts that every session uses. `seat` waits for the pool and raises NoSeat."""
+
+    seat: Callable[[Any, str | None], Route]
+    judge: Judge
+    names: WorkerNames
+    difficulty: DifficultyPolicy
+    accounts: Accounts
+    metrics: Metrics
+
+
+class SessionLog(logging.LoggerAdapter):  # type: ignore[type-arg]
+    """Puts id, address and worker in front of a session's lines."""
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        session: Any = self.extra["session"]  # type: ignore[index]
+        kwargs["extra"] = {"session": session.number, "peer": session.conn.peer, "worker": session.worker_name}
+        return f"#{session.number} {session.conn.peer} {session.worker_name or '-'}: {msg}", kwargs

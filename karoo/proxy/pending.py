@@ -1,0 +1,59 @@
+"""What session, routing and upstream hand each other; they do not import one another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from karoo.accounting import Account
+from karoo.stratum.errors import StratumError
+from karoo.stratum.messages import Id
+from karoo.stratum.share import Share
+
+
+@dataclass(slots=True)
+class Worker:
+    """A user that a session is authorized as."""
+
+    user: str
+    password: str
+    account: Account
+
+
+@dataclass(slots=True, frozen=True)
+class Verdict:
+    """What the pool says of a share. ``words`` is its error as it came; ``code`` and ``text`` are read from it."""
+
+    accepted: bool
+    code: int = 0
+    text: str = ""
+    words: object = None
+
+
+ACCEPTED = Verdict(True)
+
+
+class Asker(Protocol):
+    """Whoever gets the verdict: a session."""
+
+    def settle(self, pending: PendingShare, verdict: Verdict) -> None: ...
+
+
+@dataclass(slots=True)
+class PendingShare:
+    """A good share that goes to the pool, and who gets its verdict.
+
+    ``difficulty`` is what it was judged by here; ``sent_at`` monotonic seconds.
+    """
+
+    asker: Asker
+    request_id: Id
+    share: Share
+    prefix: bytes
+    worker: Worker
+    difficulty: float
+    sent_at: float = 0.0
+
+
+class NoSeat(StratumError):
+    """A miner cannot be served; it is told why and disconnected."""

@@ -1,0 +1,170 @@
+"""The proxy: builds the parts, owns their greenlets, starts, sweeps, stops, tells its state."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Callable, Iterator
+from time import monotonic, time
+from typing import Any
+
+import gevent
+
+from karoo import __version__, accounting, config
+from karoo.accounting import Accounts
+from karoo.metrics import Metrics
+from karoo.net.connection import Connection
+from karoo.net.listener import Listener
+from karoo.policy.vardiff import DifficultyPolicy
+from karoo.policy.workers import WorkerNames
+from karoo.proxy.house import House
+from karoo.proxy.routes import Routes
+from karoo.proxy.session import Session
+from karoo.stratum import messages
+from karoo.stratum.errors import StratumError
+from karoo.stratum.share import Judge
+
+log = logging.getLogger("karoo.proxy")
+
+SWEEP_EVERY = 1.0  # seconds
+RESTART_AFTER = 1.0  # seconds until a greenlet that a bug ended is started again
+
+
+class Proxy:
+    """One process: a listener, the sessions, and the routes to the pool."""
+
+    def __init__(self, settings: config.Config) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self.started_at = monotonic()
+        self.sessions: dict[int, Session] = {}
+        judge = Judge(settings.shares.algorithm)
+        self.accounts = Accounts(self.started_at, judge.algorithm.diff1)
+        self.routes = Routes([settings.upstream, *settings.backups], self.metrics, judge.algorithm.diff1,
+                             not settings.compat.strict_broadcast, self._own)
+        vardiff, upstream = settings.vardiff, settings.upstream
+        start = None if isinstance(vardiff.start_diff, str) else vardiff.start_diff
+        self._house = House(
+            seat=self.routes.seat, judge=judge, names=WorkerNames(upstream.worker_names, upstream.user),
+            difficulty=DifficultyPolicy(vardiff.enabled, vardiff.min_diff, vardiff.max_diff, start),
+            accounts=self.accounts, metrics=self.metrics)
+        host, port = config.parse_address(settings.proxy.listen)
+        self.listener = Listener(host, port, self._on_connection)
+        self._number = 0
+        self._owned: list[gevent.Greenlet] = []
+
+    # ------------------------------------------------------------------ life
+
+    def start(self) -> None:
+        """Accept miners from now on. The pool is dialled when the first one is there."""
+        # The default makes a full collection of 35 ms in the middle of a connect storm.
+        gc.set_threshold(10_000, 50, 1_000)
+        self.listener.start()
+        self._own(self._sweep_for_ever, "sweep")
+        if self.settings.log.report_every_seconds:
+            self._own(self._report_for_ever, "report")
+        log.info("miners may connect to %s:%d", self.listener.host, self.listener.port)
+
+    def stop(self) -> None:
+        """Stop accepting and end every session and pool connection."""
+        self.listener.stop()
+        for session in list(self.sessions.values()):
+            session.end("the proxy stops")
+        gevent.killall(self._owned)
+        for route in self.routes.routes:
+            if route.upstream is not None:
+                route.upstream.close()
+
+    def _own(self, work: Callable[[], None], name: str) -> gevent.Greenlet:
+        """A greenlet that lives as long as the proxy; a bug in it is logged, counted, and it starts again."""
+        def supervise() -> None:
+            while True:
+                try:
+                    work()
+                except Exception:
+                    self.metrics.exceptions += 1
+                    log.exception("a bug ended %s; it starts again in %g s", name, RESTART_AFTER)
+                gevent.sleep(RESTART_AFTER)
+        greenlet = gevent.spawn(supervise)
+        self._owned.append(greenlet)
+        return greenlet
+
+    # ------------------------------------------------------------------ miners
+
+    def _on_connection(self, sock: Any) -> None:
+        """One miner, in a greenlet of its own, from its first byte to its last."""
+        settings = self.settings.proxy
+        self.metrics.connections += 1
+        conn = Connection(sock, settings.max_line_bytes, settings.max_backlog_bytes, settings.read_buf)
+        if len(self.sessions) >= settings.max_clients:
+            self.metrics.turned_away["max_clients"] += 1
+            log.warning("%s turned away: %d miners are connected (proxy.max_clients)", conn.peer, len(self.sessions))
+            conn.push(messages.error(None, StratumError("The proxy is full")))
+            conn.close()
+            return
+        self._number += 1
+        session = Session(self._number, conn, self._house)
+        self.sessions[session.number] = session
+        try:
+            session.run()
+        finally:
+            del self.sessions[session.number]
+
+    # ------------------------------------------------------------------ once a second, once a minute
+
+    def _sweep_for_ever(self) -> None:
+        while True:
+            gevent.sleep(SWEEP_EVERY)
+            now = monotonic()
+            self._sweep_sessions(now)
+            self.routes.sweep(now)
+
+    def _sweep_sessions(self, now: float) -> None:
+        """End the silent ones, give a sign of life to those that hear nothing."""
+        settings = self.settings.proxy
+        before = now - settings.client_idle_ms / 1e3 if settings.client_idle_ms else 0.0
+        after = now - settings.authorized_idle_ms / 1e3 if settings.authorized_idle_ms else 0.0
+        quiet = now - settings.quiet_ms / 1e3
+        for session in list(self.sessions.values()):
+            conn = session.conn
+            if conn.last_heard < (after if session.workers else before):
+                session.end(f"silent for {now - conn.last_heard:.0f} s")
+            elif conn.last_sent < quiet:
+                session.repeat_difficulty()
+
+    def _report_for_ever(self) -> None:
+        while True:
+            gevent.sleep(self.settings.log.report_every_seconds)
+            self.report()
+
+    def report(self) -> None:
+        """The periodic report: for people line by line, for machines in one record."""
+        report = self.accounts.report(monotonic(), self.metrics.pool_latency)
+        lines = accounting.report_lines(report)
+        if self.settings.log.format == "json":
+            log.info("%s", lines[0], extra={"report": report})
+        else:
+            for line in lines:
+                log.info("report: %s", line)
+
+    # ------------------------------------------------------------------ state
+
+    def snapshot(self) -> dict[str, Any]:
+        """The state as plain data, without the sessions."""
+        now, metrics = monotonic(), self.metrics
+        return {
+            "version": __version__, "uptime_seconds": round(now - self.started_at, 1),
+            "listen": [self.listener.host, self.listener.port], "algorithm": self.settings.shares.algorithm,
+            "sessions": len(self.sessions), "connections": metrics.connections,
+            "turned_away": dict(metrics.turned_away), "ended": dict(metrics.ended), "exceptions": metrics.exceptions,
+            "jobs": metrics.jobs, "last_notify_unix": int(metrics.last_notify), "blocks": metrics.blocks,
+            "seconds_since_job": round(time() - metrics.last_notify, 1) if metrics.last_notify else None,
+            "upstream_dials": metrics.upstream_dials, "upstream_losses": dict(metrics.upstream_losses),
+            "routes": [route.snapshot(now) for route in self.routes.routes],
+            "accounts": self.accounts.totals(now, metrics.pool_latency),
+        }
+
+    def session_snapshots(self) -> Iterator[dict[str, Any]]:
+        """Each session as plain data; whoever walks may pause between two."""
+        for session in list(self.sessions.values()):
+            yield session.snapshot(monotonic())

@@ -1,0 +1,293 @@
+"""Who is told what: one upstream connection and the sessions that belong to it.
+
+A share comes in by `forward` and its verdict goes out by `settle`; a job comes in by `on_job` and
+goes out by `_fan_out`. A route outlives its connections: while there is none its sessions wait.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from time import monotonic, time
+from typing import Any, Protocol
+
+import gevent
+from gevent.event import Event
+
+from karoo import config, units
+from karoo.metrics import Metrics
+from karoo.policy.nonce import PrefixSpace, prefix_size
+from karoo.proxy.pending import PendingShare, Verdict
+from karoo.proxy.upstream import Upstream, UpstreamError
+from karoo.stratum import difficulty as dif
+from karoo.stratum import messages
+from karoo.stratum.job import Job, JobTable
+from karoo.stratum.messages import Response
+from karoo.stratum.methods import Extranonce, Notify
+
+log = logging.getLogger("karoo.routing")
+
+FAN_OUT_SLICE = 250  # miners between two short pauses: at 5,000 miners a share waits 6 ms at most
+LOST = Verdict(False, 20, "connection to the pool lost before it answered")
+CHANGED = Verdict(False, 21, "the pool gave other work after a lost connection")
+FULL = Verdict(False, 20, "pool away, and too many shares wait for it")
+
+
+class Seated(Protocol):
+    """What a route knows of a session."""
+
+    prefix: bytes
+    session_id: str
+    sent_seq: int
+
+    def deliver(self, job: Job) -> None: ...
+    def lower(self, difficulty: float) -> None: ...
+    def change_mask(self, mask: int) -> None: ...
+    def end(self, reason: str) -> None: ...
+    def tell(self, data: bytes) -> None: ...
+
+
+class Route:
+    """The sessions of one upstream connection, its jobs, and its share of the search space."""
+
+    def __init__(self, number: int, pool: config.Upstream, metrics: Metrics, diff1: int,
+                 pass_on: bool, changed: Callable[[], None]) -> None:
+        self.number = number
+        self.pool = pool  # whose settings are in force; follows the connection
+        self.sessions: dict[Seated, None] = {}
+        self.jobs = JobTable(diff1)
+        self.prefixes: PrefixSpace | None = None
+        self.upstream: Upstream | None = None
+        self.extranonce: Extranonce | None = None
+        self.epoch = 0  # counts the pool's extranonces: a session of an older one must be told
+        self.wanted = Event()  # somebody needs the connection
+        self.lost_at: float | None = None
+        self._needed_at = monotonic()
+        self.last_reason = ""
+        self._held: list[PendingShare] = []
+        self._metrics, self._diff1, self._pass_on, self._changed = metrics, diff1, pass_on, changed
+        self._publisher: gevent.Greenlet | None = None
+
+    # ------------------------------------------------------------------ seats
+
+    @property
+    def is_up(self) -> bool:
+        """A pool is connected, and has sent a job."""
+        return self.upstream is not None and self.jobs.current is not None
+
+    @property
+    def mask(self) -> int:
+        """The version-rolling mask of the pool."""
+        return self.upstream.mask if self.upstream is not None else 0
+
+    @property
+    def ceiling(self) -> float:
+        """The highest difficulty that a session may hold: the current job's, or the pool's where it dropped since."""
+        assert self.jobs.current is not None
+        current = self.jobs.current.difficulty
+        return current if self.upstream is None else min(current, self.upstream.difficulty)
+
+    def seat(self, session: Seated, former_id: str | None) -> bool:
+        """Give a session a prefix of its own; False when none is left."""
+        if self.prefixes is None:
+            return False
+        prefix = self.prefixes.take(self.jobs.oldest_seq, former_id)
+        if prefix is None:
+            return False
+        session.prefix = prefix
+        self.sessions[session] = None
+        return True
+
+    def leave(self, session: Seated) -> None:
+        """A session ended: its prefix is free once its jobs are gone."""
+        if session in self.sessions:
+            del self.sessions[session]
+            if self.prefixes is not None:
+                self.prefixes.release(session.prefix, self.jobs.seq, session.session_id)
+            self._needed_at = monotonic()
+            self._changed()
+
+    # ------------------------------------------------------------------ the connection's life
+
+    def opened(self, upstream: Upstream) -> None:
+        """A handshake succeeded and a job is there: the sessions go on with this connection."""
+        assert upstream.extranonce is not None
+        resumed = upstream.extranonce == self.extranonce
+        self.upstream, self.pool = upstream, upstream.pool
+        self.lost_at, self.last_reason = None, ""
+        if not resumed:
+            self._renumber(upstream.extranonce)
+            self.jobs.clear()
+        held, self._held = self._held, []
+        for pending in held:
+            if resumed:
+                upstream.submit(pending)
+            else:
+                self._refuse(pending, CHANGED)
+        log.info("%s is up: extranonce1 %s, extranonce2_size %d, mask %08x, difficulty %s%s", upstream,
+                 upstream.extranonce.extranonce1.hex(), upstream.extranonce.extranonce2_size, upstream.mask,
+                 units.difficulty(upstream.difficulty), ", former session resumed" if resumed else "")
+        for refused in upstream.refused:
+            log.info("%s does not do %s", upstream, refused)
+        self.on_version_mask(upstream.mask)
+
+    def _renumber(self, extranonce: Extranonce) -> None:
+        """Another extranonce: the sessions keep their prefixes where these still fit, else they get new ones."""
+        self.extranonce = extranonce
+        self.epoch += 1
+        setting = self.pool.prefix_bytes
+        size = prefix_size(extranonce.extranonce2_size, None if isinstance(setting, str) else setting)
+        if self.prefixes is not None and self.prefixes.size == size:
+            self.prefixes.forget_jobs()
+            return
+        self.jobs.clear()
+        self.prefixes = PrefixSpace(size)
+        for session in list(self.sessions):
+            prefix = self.prefixes.take(0)
+            if prefix is None:
+                del self.sessions[session]
+                session.end("the pool gives less extranonce space than before")
+            else:
+                session.prefix = prefix
+
+    def lost(self, reason: str) -> None:
+        """The connection ended. Shares in flight get an error; later ones are kept for a while."""
+        upstream, self.upstream = self.upstream, None
+        self.last_reason = reason
+        if upstream is None:
+            return
+        self.lost_at = monotonic()
+        for pending in upstream.orphans():
+            self._refuse(pending, LOST)
+
+    def give_up(self) -> None:
+        """Past hold_ms: every session is ended, so that the miners' own backup pools take over."""
+        held, self._held = self._held, []
+        for pending in held:
+            self._refuse(pending, LOST)
+        for session in list(self.sessions):
+            session.end("no pool can be reached")
+        self.lost_at = None
+
+    # ------------------------------------------------------------------ shares
+
+    def forward(self, pending: PendingShare) -> None:
+        """A share that the pool pays for goes to it, or is kept while it is away."""
+        if self.upstream is not None:
+            self.upstream.submit(pending)
+        elif len(self._held) < self.pool.held_shares:
+            self._held.append(pending)
+        else:
+            self._refuse(pending, FULL)
+
+    def settle(self, pending: PendingShare, verdict: Verdict) -> None:
+        """The pool's verdict goes to whoever asked."""
+        pending.asker.settle(pending, verdict)
+
+    def _refuse(self, pending: PendingShare, verdict: Verdict) -> None:
+        """A share without the pool's verdict may be sent again: it is no duplicate then."""
+        pending.share.job.seen.discard(pending.share.key)
+        pending.asker.settle(pending, verdict)
+
+    def ask(self, method: str, params: Any, on_answer: Callable[[Response | None], None]) -> None:
+        """Pass a miner's request of another method on to the pool; None is the answer where there is no pool."""
+        if self.upstream is None or not self._pass_on:
+            on_answer(None)
+        else:
+            self.upstream.request(method, params, on_answer, 30.0)
+
+    @property
+    def passes_on(self) -> bool:
+        """Methods that are not ours go between pool and miners."""
+        return self._pass_on
+
+    # ------------------------------------------------------------------ from the pool
+
+    def on_job(self, notify: Notify, difficulty: float) -> None:
+        """A job: encoded once, then sent to each session."""
+        assert self.extranonce is not None
+        self._metrics.jobs += 1
+        self._metrics.last_notify = time()
+        job = self.jobs.add(notify, self.extranonce.extranonce1, difficulty)
+        self._changed()
+        if job is None:
+            return
+        if notify.clean:
+            log.info("new clean job %s of %s for %d miners: difficulty %s, network difficulty %s", notify.job_id,
+                     self.upstream, len(self.sessions), units.difficulty(difficulty),
+                     units.difficulty(dif.difficulty_of(notify.network_target, self._diff1)))
+        if self._publisher is None:
+            self._publisher = gevent.spawn(self._fan_out)
+
+    def _fan_out(self) -> None:
+        """Send the current job to every session that has not got it, in slices, so that shares are answered
+        meanwhile; a job that comes in the middle goes to the rest in place of the former."""
+        done = None
+        try:
+            while self.jobs.current is not done:
+                done = self.jobs.current
+                for count, session in enumerate(list(self.sessions), 1):
+                    job = self.jobs.current
+                    if job is not None and session.sent_seq < job.seq:
+                        session.deliver(job)
+                    if count % FAN_OUT_SLICE == 0:
+                        gevent.sleep(0.0001)
+        finally:
+            self._publisher = None
+
+    def on_difficulty(self, difficulty: float) -> None:
+        """A rise counts with the next job, a drop at once."""
+        for session in list(self.sessions):
+            session.lower(difficulty)
+
+    def on_extranonce(self, extranonce: Extranonce) -> None:
+        """In force with the next job; the former jobs stay valid under the former one."""
+        if extranonce != self.extranonce:
+            log.info("%s changes extranonce1 to %s, extranonce2_size %d", self.upstream,
+                     extranonce.extranonce1.hex(), extranonce.extranonce2_size)
+            self._renumber(extranonce)
+
+    def on_version_mask(self, mask: int) -> None:
+        for session in list(self.sessions):
+            session.change_mask(mask)
+
+    def on_other(self, method: str, params: Any) -> None:
+        """Messages that only miners can make something of."""
+        if self._pass_on or method == "client.show_message":
+            line = messages.notification(method, params)
+            for session in list(self.sessions):
+                session.tell(line)
+
+    # ------------------------------------------------------------------ once a second
+
+    def sweep(self, now: float, waited_for: bool) -> None:
+        """Deadlines of the connection, of the miners that wait for it, and of one that nobody needs."""
+        if self.sessions or waited_for:
+            self._needed_at = now
+        if self.upstream is not None:
+            self.upstream.sweep(now)
+        if self.lost_at is not None and now - self.lost_at > self.pool.hold_ms / 1e3:
+            log.warning("no pool for %s: %d miners are disconnected", units.duration(now - self.lost_at),
+                        len(self.sessions))
+            self.give_up()
+        if now - self._needed_at > self.pool.idle_grace_ms / 1e3:
+            self.wanted.clear()
+            if self.upstream is not None:
+                self.upstream.close(UpstreamError("no miner is left"))
+
+    def snapshot(self, now: float) -> dict[str, Any]:
+        """Its state as plain data."""
+        upstream, extranonce, job, space = self.upstream, self.extranonce, self.jobs.current, self.prefixes
+        return {
+            "number": self.number, "pool": str(upstream) if upstream else self.pool.name or self.pool.host,
+            "address": f"{upstream.host}:{upstream.port}" if upstream else None, "up": self.is_up,
+            "up_seconds": round(now - upstream.connected_at, 1) if upstream else None,
+            "user": upstream.names.policy.default_user if upstream else None, "reason": self.last_reason,
+            "sessions": len(self.sessions), "jobs": len(self.jobs), "held_shares": len(self._held),
+            "owed_answers": upstream.owed if upstream else 0, "version_mask": f"{self.mask:08x}",
+            "difficulty": upstream.difficulty if upstream else job.difficulty if job else 0.0,
+            "network_difficulty": dif.difficulty_of(job.network_target, self._diff1) if job else None,
+            "extranonce1": extranonce.extranonce1.hex() if extranonce else "",
+            "extranonce2_size": extranonce.extranonce2_size if extranonce else 0,
+            "prefixes": {"size": space.size, "held": space.held, "capacity": space.capacity} if space else None,
+        }

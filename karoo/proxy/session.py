@@ -1,0 +1,424 @@
+"""One miner's life: read a line, answer it, until the end."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from secrets import token_hex
+from time import monotonic, time
+from typing import Any
+
+from karoo import units
+from karoo.accounting import STALE
+from karoo.net.connection import Connection, LineTooLong
+from karoo.policy.held import HeldDifficulty
+from karoo.policy.vardiff import effective
+from karoo.proxy.house import House, Route, SessionLog
+from karoo.proxy.pending import NoSeat, PendingShare, Verdict, Worker
+from karoo.stratum import difficulty as dif
+from karoo.stratum import messages, methods
+from karoo.stratum.errors import (
+    DuplicateShare,
+    JobNotFound,
+    LowDifficulty,
+    Malformed,
+    NotSubscribed,
+    ProtocolError,
+    StratumError,
+    Unauthorized,
+)
+from karoo.stratum.job import Job
+from karoo.stratum.messages import Id, Notification, Request, Response
+from karoo.stratum.methods import Authorize, Configure, Submit, Subscribe
+from karoo.stratum.share import Share
+
+log = logging.getLogger("karoo.session")
+
+MAX_WORKERS = 1000  # users that one connection may be authorized as (a proxy behind this one has many)
+
+
+class Session:
+    """One miner over one connection.
+
+    ``sent_seq`` is the number of the last job that it was sent, ``epoch`` tells which of the pool's
+    extranonces it knows, ``mask`` which version bits it may roll.
+    """
+
+    __slots__ = ("_asked_mask", "_house", "_told_mask", "_wanted", "accepted", "agent", "conn", "end_reason", "epoch",
+                 "held", "mask", "number", "prefix", "rejected", "route", "sent_seq", "session_id", "started_at",
+                 "subscribed", "suggested", "takes_extranonce", "worker_name", "workers")
+
+    def __init__(self, number: int, conn: Connection, house: House) -> None:
+        self.number, self.conn, self._house = number, conn, house
+        self.started_at = monotonic()
+        self.session_id = token_hex(4)
+        self.route: Route | None = None
+        self.prefix = b""
+        self.epoch = 0
+        self.agent = self.worker_name = ""
+        self.subscribed = False
+        self.workers: dict[str, Worker] = {}
+        self.takes_extranonce = False
+        self._asked_mask = self._told_mask = self.mask = 0
+        self.suggested: float | None = None
+        self._wanted = house.difficulty.wanted(None)
+        self.held = HeldDifficulty(house.judge.algorithm.diff1)
+        self.sent_seq = -1
+        self.accepted = self.rejected = 0
+        self.end_reason = ""
+
+    @property
+    def log(self) -> SessionLog:
+        return SessionLog(log, {"session": self})
+
+    # ------------------------------------------------------------------ life
+
+    def run(self) -> None:
+        """Serve the miner until it leaves or is cut. Nothing that it sends gets an exception out of here."""
+        self.log.info("connected")
+        try:
+            while (line := self.conn.read_line()) is not None:
+                self._on_line(line)
+        except (ProtocolError, LineTooLong) as fault:
+            self.tell(messages.error(None, StratumError(str(fault))))
+            self.end(str(fault))
+        except Exception:
+            self._house.metrics.exceptions += 1
+            self.log.exception("a bug ended this session")
+            self.end("a bug in the proxy")
+        finally:
+            self._leave()
+
+    def _leave(self) -> None:
+        self.conn.close()
+        if self.route is not None:
+            self.route.leave(self)
+        for worker in self.workers.values():
+            self._house.accounts.leave(worker.account)
+        reason = self.end_reason or self.conn.cut_reason or "the miner closed the connection"
+        self._house.metrics.ended[reason[:60]] += 1
+        self.log.info("disconnected after %s, %d shares accepted, %d rejected: %s",
+                      units.duration(monotonic() - self.started_at), self.accepted, self.rejected, reason)
+
+    def end(self, reason: str) -> None:
+        """Disconnect it; `run` comes to its end."""
+        self.end_reason = self.end_reason or reason
+        self.conn.close(reason)
+
+    # ------------------------------------------------------------------ lines
+
+    def _on_line(self, line: bytes) -> None:
+        debug = log.isEnabledFor(logging.DEBUG)
+        if debug:
+            self.log.debug("< %s", line.decode(errors="replace"))
+        try:
+            message = messages.parse(line)
+        except Malformed as fault:
+            self.conn.push_soon(messages.error(None, fault))
+            return
+        if isinstance(message, Response):
+            return  # to what a pool's message asked it, if anything
+        request_id = message.id if isinstance(message, Request) else None
+        try:
+            if message.method == "mining.submit":
+                self._on_submit(request_id, message.params)
+            else:
+                handler = _HANDLERS.get(message.method, Session._on_other)
+                handler(self, message, request_id)
+        except NoSeat as full:
+            self._house.metrics.turned_away[str(full)[:60]] += 1
+            self._answer(request_id, messages.error(request_id, full))
+            self.end(str(full))
+        except StratumError as fault:
+            self._answer(request_id, messages.error(request_id, fault))
+
+    def _answer(self, request_id: Id, data: bytes) -> None:
+        """Answer a request; a notification (no id) is never answered."""
+        if request_id is not None:
+            self.tell(data)
+
+    def tell(self, data: bytes) -> None:
+        """Send a line as it is."""
+        if log.isEnabledFor(logging.DEBUG):
+            self.log.debug("> %s", data.decode().rstrip())
+        self.conn.push_soon(data)
+
+    # ------------------------------------------------------------------ handshake
+
+    def _seated(self, former_id: str | None = None) -> Route:
+        """Its route; waits for one at the first call."""
+        if self.route is None:
+            route = self._house.seat(self, former_id)
+            self.route, self.epoch = route, route.epoch
+            if self.conn.closed:  # cut while it waited
+                raise NoSeat("Closed while it waited for the pool")
+        return self.route
+
+    def _on_configure(self, message: Request | Notification, request_id: Id) -> None:
+        asked = Configure.parse(message.params)
+        answer: dict[str, Any] = dict.fromkeys(asked.unknown, False)
+        if asked.version_mask is not None:
+            self._asked_mask = asked.version_mask
+            self.mask = self._told_mask = asked.version_mask & self._seated().mask
+            answer[methods.VERSION_ROLLING] = bool(self.mask)
+            if self.mask:
+                answer["version-rolling.mask"] = f"{self.mask:08x}"
+        if asked.minimum_difficulty is not None:
+            answer[methods.MINIMUM_DIFFICULTY] = True
+            self._suggest(asked.minimum_difficulty)
+        if asked.subscribe_extranonce:
+            answer[methods.EXTRANONCE_SUBSCRIBE] = self.takes_extranonce = True
+        self._answer(request_id, messages.result(request_id, answer))
+
+    def _on_subscribe(self, message: Request | Notification, request_id: Id) -> None:
+        asked = Subscribe.parse(message.params)
+        self.agent = asked.agent
+        route = self._seated(asked.session_id)
+        assert route.extranonce is not None
+        subscriptions = [["mining.set_difficulty", self.session_id], ["mining.notify", self.session_id]]
+        self._answer(request_id, messages.result(request_id, [
+            subscriptions, (route.extranonce.extranonce1 + self.prefix).hex(), self.extranonce2_size]))
+        self.epoch = route.epoch
+        self.subscribed = True
+        self._start()
+
+    def _on_authorize(self, message: Request | Notification, request_id: Id) -> None:
+        asked = Authorize.parse(message.params)
+        if asked.user not in self.workers:
+            if len(self.workers) >= MAX_WORKERS:
+                raise StratumError(f"More than {MAX_WORKERS} workers on one connection")
+            name = self._house.names.account(asked.user)
+            account = self._house.accounts.join(name, monotonic())
+            self.workers[asked.user] = Worker(asked.user, asked.password, account)
+            self.worker_name = self.worker_name or name
+            self.log.info("authorized as %s (%s)", name, self.agent or "no agent")
+        self._answer(request_id, messages.result_true(request_id))
+        self._start()
+
+    def _start(self) -> None:
+        """Subscribed and authorized: difficulty and the current job follow at once."""
+        if self.started and self.sent_seq < 0 and self.route is not None:
+            job = self.route.jobs.current
+            if job is not None:
+                self.deliver(job)
+
+    @property
+    def started(self) -> bool:
+        """It may be sent jobs."""
+        return self.subscribed and bool(self.workers)
+
+    @property
+    def extranonce2_size(self) -> int:
+        """Bytes of extranonce2 that are the miner's own."""
+        assert self.route is not None and self.route.extranonce is not None
+        return self.route.extranonce.extranonce2_size - len(self.prefix)
+
+    # ------------------------------------------------------------------ shares
+
+    def _on_submit(self, request_id: Id, params: Any) -> None:
+        worker = None
+        try:
+            route = self.route
+            if route is None or not self.subscribed:
+                raise NotSubscribed("Not subscribed")
+            if not self.workers:
+                raise Unauthorized("Unauthorized worker")
+            submit = Submit.parse(params)
+            worker = self.workers.get(submit.user)
+            if worker is None:
+                raise Unauthorized(f"Worker {submit.user[:64]} is not authorized on this connection")
+            if len(submit.extranonce2) != self.extranonce2_size:
+                raise Malformed(f"extranonce2 must be {self.extranonce2_size} bytes")
+            job = route.jobs.get(submit.job_id)
+            if job is None:
+                raise JobNotFound("Job not found")
+            difficulty, share = self._judge(route, job, submit)
+        except StratumError as fault:
+            self._refused(worker, fault)
+            raise
+        if not share.reaches_pool:
+            self.accepted += 1
+            self._house.accounts.answered_here(worker.account, difficulty, monotonic())
+            self._answer(request_id, messages.result_true(request_id))
+            return
+        if share.is_block:
+            self._house.metrics.blocks += 1
+            self.log.warning("BLOCK CANDIDATE %064x by %s in job %s", share.value, worker.account.name, submit.job_id)
+        self._house.accounts.forwarded(worker.account, share.is_block)
+        route.forward(PendingShare(self, request_id, share, self.prefix, worker, difficulty))
+
+    def _judge(self, route: Route, job: Job, submit: Submit) -> tuple[float, Share]:
+        """The difficulty that a share is judged by, and the share. Raises StratumError."""
+        difficulty, target = self.held.judged_by(job.seq)
+        assert route.extranonce is not None
+        other = route.extranonce.extranonce1
+        share = self._house.judge.judge(job, submit, job.extranonce1 + self.prefix, self.mask, target, time(),
+                                        None if other is job.extranonce1 else other + self.prefix)
+        if log.isEnabledFor(logging.DEBUG):
+            self.log.debug("share of job %s: difficulty %.6g of %.6g", submit.job_id,
+                           dif.difficulty_of(share.value, self._house.judge.algorithm.diff1), difficulty)
+        return difficulty, share
+
+    def _refused(self, worker: Worker | None, fault: StratumError) -> None:
+        self.rejected += 1
+        reason = _REASONS.get(type(fault), "other")
+        self._house.accounts.rejected(worker.account if worker else None, reason)
+        self.log.info("share rejected (%s): %s", reason, fault.message)
+
+    def settle(self, pending: PendingShare, verdict: Verdict) -> None:
+        """The pool's verdict on a share of this session, its words included."""
+        account, job = pending.worker.account, pending.share.job
+        if verdict.accepted:
+            self.accepted += 1
+            self._house.accounts.pool_accepted(account, pending.difficulty, job.difficulty, monotonic())
+            self._answer(pending.request_id, messages.result_true(pending.request_id))
+            return
+        self.rejected += 1
+        reason = STALE if verdict.code == JobNotFound.code else f"pool: {verdict.text}"[:60]
+        self._house.accounts.rejected(account, reason)
+        self.log.info("share rejected by the pool: %d %s", verdict.code, verdict.text)
+        words = verdict.words if verdict.words is not None else [verdict.code, verdict.text, None]
+        self._answer(pending.request_id, messages.error_verbatim(pending.request_id, words))
+
+    # ------------------------------------------------------------------ difficulty
+
+    def _suggest(self, difficulty: float) -> None:
+        """The miner would like this difficulty; the same wish again changes nothing."""
+        if difficulty != self.suggested:
+            self.suggested = difficulty
+            self._wanted = self._house.difficulty.wanted(difficulty)
+            if self.sent_seq >= 0 and self.route is not None:
+                self._change_difficulty(effective(self._wanted, self.route.ceiling))
+
+    def lower(self, upstream_difficulty: float) -> None:
+        """The pool's difficulty is now this: never stay above it."""
+        if self.sent_seq >= 0 and self.held.difficulty > upstream_difficulty:
+            self._change_difficulty(upstream_difficulty)
+
+    def repeat_difficulty(self) -> None:
+        """A sign of life for a miner that hears nothing else: never a known job, which some would mine anew."""
+        if self.sent_seq >= 0:
+            self.tell(self._difficulty_line())
+
+    def _change_difficulty(self, difficulty: float) -> None:
+        if difficulty != self.held.difficulty:
+            self.held.change(difficulty, self.sent_seq)
+            self.tell(self._difficulty_line())
+
+    def _difficulty_line(self) -> bytes:
+        return messages.notification("mining.set_difficulty", [self.held.difficulty])
+
+    # ------------------------------------------------------------------ what the pool sends
+
+    def deliver(self, job: Job) -> None:
+        """Send a job, behind whatever must be known before it; in one write."""
+        route = self.route
+        if not self.started or route is None or self.conn.closed:
+            return
+        lines = []
+        clean = self.sent_seq < job.clean_seq
+        if self.epoch != route.epoch:
+            if not self.takes_extranonce:
+                self.end("the pool gave another extranonce1, and this miner takes none without reconnecting")
+                return
+            assert route.extranonce is not None
+            clean, self.epoch = True, route.epoch
+            lines.append(messages.notification("mining.set_extranonce", [
+                (route.extranonce.extranonce1 + self.prefix).hex(), self.extranonce2_size]))
+        if self._told_mask != self.mask:
+            lines.append(self._mask_line())
+        difficulty = effective(self._wanted, route.ceiling)
+        if difficulty != self.held.difficulty:
+            self.held.change(difficulty, self.sent_seq)
+            lines.append(self._difficulty_line())
+        self.held.forget(route.jobs.oldest_seq)
+        lines.append(job.clean_line if clean else job.line)
+        self.sent_seq = job.seq
+        data = b"".join(lines)
+        if log.isEnabledFor(logging.DEBUG):
+            self.log.debug("> %s", data.decode().rstrip())
+        self.conn.push(data)
+
+    def change_mask(self, mask: int) -> None:
+        """The pool's version mask is now this."""
+        self.mask = self._asked_mask & mask
+        if self.started and self.mask != self._told_mask:
+            self.tell(self._mask_line())
+
+    def _mask_line(self) -> bytes:
+        self._told_mask = self.mask
+        return messages.notification("mining.set_version_mask", [f"{self.mask:08x}"])
+
+    # ------------------------------------------------------------------ other methods
+
+    def _on_extranonce_subscribe(self, message: Request | Notification, request_id: Id) -> None:
+        self.takes_extranonce = True
+        self._answer(request_id, messages.result_true(request_id))
+
+    def _on_suggest_difficulty(self, message: Request | Notification, request_id: Id) -> None:
+        params = methods.members(message.params, 1, message.method)
+        self._suggest(methods.positive(params[0], "the difficulty"))
+        self._answer(request_id, messages.result_true(request_id))
+
+    def _on_suggest_target(self, message: Request | Notification, request_id: Id) -> None:
+        params = methods.members(message.params, 1, message.method)
+        target = int.from_bytes(methods.hex_bytes(params[0], "the target", 32), "big")
+        self._suggest(dif.difficulty_of(max(target, 1), self._house.judge.algorithm.diff1))
+        self._answer(request_id, messages.result_true(request_id))
+
+    def _on_ping(self, message: Request | Notification, request_id: Id) -> None:
+        self._answer(request_id, messages.result(request_id, "pong"))
+
+    def _on_other(self, message: Request | Notification, request_id: Id) -> None:
+        """Passed on to the pool, or answered with an error; never silence for a request."""
+        if request_id is None:
+            return
+        method = message.method
+        if self.route is None or not (method.startswith("mining.") and self.route.passes_on):
+            raise StratumError(f"Unknown method {method[:64]}")
+        self.route.ask(method, message.params, lambda answer: self._pass_back(request_id, method, answer))
+
+    def _pass_back(self, request_id: Id, method: str, answer: Response | None) -> None:
+        if answer is None:
+            fault = StratumError(f"The pool does not answer {method[:64]}")
+            self._answer(request_id, messages.error(request_id, fault))
+        elif answer.error is not None:
+            self._answer(request_id, messages.error_verbatim(request_id, answer.error))
+        else:
+            self._answer(request_id, messages.result(request_id, answer.result))
+
+
+    # ------------------------------------------------------------------ state
+
+    @property
+    def upstream_user(self) -> str:
+        """The name that the pool credits its shares to (empty before authorization)."""
+        first = next(iter(self.workers), None)
+        return self._house.names.upstream_user(first) if first is not None else ""
+
+    def snapshot(self, now: float) -> dict[str, Any]:
+        """Its state as plain data."""
+        return {
+            "id": self.number, "ip": self.conn.peer, "worker": self.worker_name, "upstream_user": self.upstream_user,
+            "ok": self.accepted, "bad": self.rejected, "diff": self.held.difficulty, "agent": self.agent,
+            "route": self.route.number if self.route is not None else None, "prefix": self.prefix.hex(),
+            "version_mask": f"{self.mask:08x}", "takes_extranonce": self.takes_extranonce,
+            "connected_seconds": round(now - self.started_at, 1), "backlog_bytes": self.conn.backlog_bytes,
+            "silent_seconds": round(now - self.conn.last_heard, 1),
+        }
+
+
+_HANDLERS: dict[str, Callable[[Session, Request | Notification, Id], None]] = {
+    "mining.configure": Session._on_configure,
+    "mining.subscribe": Session._on_subscribe,
+    "mining.authorize": Session._on_authorize,
+    "mining.extranonce.subscribe": Session._on_extranonce_subscribe,
+    "mining.suggest_difficulty": Session._on_suggest_difficulty,
+    "mining.suggest_target": Session._on_suggest_target,
+    "mining.ping": Session._on_ping,
+}
+
+_REASONS: dict[type[StratumError], str] = {
+    NotSubscribed: "not subscribed", Unauthorized: "unauthorized", Malformed: "malformed", JobNotFound: STALE,
+    DuplicateShare: "duplicate", LowDifficulty: "low difficulty",
+}

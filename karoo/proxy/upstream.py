@@ -1,0 +1,383 @@
+"""One pool connection's life: dial, handshake, relay, end; and the answers that it owes."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any, Protocol
+
+import gevent
+
+from karoo import __version__, config
+from karoo.metrics import Metrics
+from karoo.net.connection import Connection, LineTooLong
+from karoo.net.dialer import Destination, DialError, dial
+from karoo.policy.workers import WorkerNames
+from karoo.proxy.names import UpstreamNames
+from karoo.proxy.pending import ACCEPTED, PendingShare, Verdict
+from karoo.stratum import messages, methods
+from karoo.stratum.errors import Malformed, ProtocolError, StratumError
+from karoo.stratum.messages import Notification, Request, Response
+from karoo.stratum.methods import Extranonce, Notify
+
+log = logging.getLogger("karoo.upstream")
+
+AGENT = f"karoo/{__version__}"
+MAX_LINE = 1 << 20  # a job with 4,000 branches would fit; a line beyond it is an attack or another protocol
+MAX_BACKLOG = 8 << 20
+ANSWER_DEADLINE = 60.0  # seconds that a pool may take over a share before its miner is told so
+CONFIGURE_DEADLINE = 5.0  # some pools do not answer what they do not know
+MAX_PENDING = 100_000
+MAX_EARLY = 16  # jobs kept that come before the handshake is over
+
+
+class UpstreamError(Exception):
+    """The connection ended or never came about; the text says why."""
+
+
+class Redirected(UpstreamError):
+    """The pool asked us to come back at another address."""
+
+    def __init__(self, host: str, port: int, wait: float) -> None:
+        super().__init__(f"the pool asks to reconnect to {host}:{port} in {wait:g} s")
+        self.host, self.port, self.wait = host, port, wait
+
+
+class Events(Protocol):
+    """Who is told what comes from the pool: a route."""
+
+    def on_job(self, notify: Notify, difficulty: float) -> None: ...
+    def on_difficulty(self, difficulty: float) -> None: ...
+    def on_extranonce(self, extranonce: Extranonce) -> None: ...
+    def on_version_mask(self, mask: int) -> None: ...
+    def on_other(self, method: str, params: Any) -> None: ...
+    def settle(self, pending: PendingShare, verdict: Verdict) -> None: ...
+
+
+@dataclass(slots=True)
+class _Call:
+    """A request other than a share that waits for its answer; `None` is handed on when there is none."""
+
+    on_answer: Callable[[Response | None], None]
+    deadline: float
+
+
+class Upstream:
+    """One connection to one pool.
+
+    `open()` dials and shakes hands, then `relay()` runs until the end; both raise UpstreamError.
+    ``difficulty``, ``mask`` and ``extranonce`` are what the pool said last.
+    """
+
+    def __init__(self, pool: config.Upstream, events: Events, metrics: Metrics, *, session_id: str | None = None,
+                 address: tuple[str, int] | None = None) -> None:
+        self.pool = pool
+        self.host, self.port = address or (pool.host, pool.port)
+        self.session_id = session_id
+        self.extranonce: Extranonce | None = None
+        self.difficulty = 1.0
+        self.mask = 0
+        self.connected_at = 0.0
+        self.handshake_seconds: dict[str, float] = {}
+        self.refused: list[str] = []  # what the pool does not do, in words
+        self.names = UpstreamNames(WorkerNames(pool.worker_names, pool.user), self._authorize, self._send_share)
+        self._events, self._metrics = events, metrics
+        self._conn: Connection | None = None
+        self._next_id = 0
+        self._owed: dict[int, PendingShare | _Call] = {}  # by our id, oldest first
+        self._early: list[tuple[Notify, float]] | None = []  # None once the handshake is over
+        self._end: UpstreamError | None = None
+
+    def __str__(self) -> str:
+        return self.pool.name or f"{self.host}:{self.port}"
+
+    # ------------------------------------------------------------------ handshake
+
+    def open(self) -> None:
+        """Dial; configure, subscribe, authorize, extranonce.subscribe; wait for the first job."""
+        deadline = self.pool.handshake_ms / 1e3
+        self._metrics.upstream_dials += 1
+        started = monotonic()
+        try:
+            sock = dial(self._destination(), deadline)
+            self._conn = Connection(sock, MAX_LINE, MAX_BACKLOG, read_size=65536)
+            self._note("dial", started)
+            self._configure(min(deadline, CONFIGURE_DEADLINE))
+            self._subscribe(deadline)
+            self._authorize_first(deadline)
+            self.request("mining.extranonce.subscribe", [], self._on_extranonce_subscribed, ANSWER_DEADLINE)
+            started = monotonic()
+            self._read_until(lambda: bool(self._early), deadline, "its first job")
+            self._note("first job", started)
+        except (DialError, TimeoutError, Malformed) as failure:
+            raise UpstreamError(str(failure)) from None
+        self.connected_at = monotonic()
+
+    def _destination(self) -> Destination:
+        pool, proxy = self.pool, self.pool.socks_proxy
+        return Destination(self.host, self.port, pool.tls, not pool.insecure_skip_verify,
+                           proxy.host if proxy.enabled else "", proxy.port, proxy.username, proxy.password)
+
+    def _configure(self, deadline: float) -> None:
+        """A pool that does not know the method, or does not answer it, has no version rolling."""
+        asked = int(self.pool.version_mask, 16)
+        if not asked:
+            return
+        options = {"version-rolling.mask": f"{asked:08x}", "version-rolling.min-bit-count": 2}
+        try:
+            answer = self._call("mining.configure", [[methods.VERSION_ROLLING], options], deadline)
+            self.mask = asked & methods.configure_mask(answer.result)
+            if not self.mask:
+                self.refused.append(f"version rolling: {_words(answer)}")
+        except (TimeoutError, Malformed) as failure:
+            self.refused.append(f"version rolling: {failure}")
+
+    def _subscribe(self, deadline: float) -> None:
+        params = [AGENT, self.session_id] if self.session_id else [AGENT]
+        answer = self._call("mining.subscribe", params, deadline)
+        if answer.error is not None or answer.result is None:
+            raise UpstreamError(f"mining.subscribe refused: {_words(answer)}")
+        self.session_id, self.extranonce = methods.subscribe_result(answer.result)
+
+    def _authorize_first(self, deadline: float) -> None:
+        user = self.names.policy.default_user
+        answer = self._call("mining.authorize", [user, self.pool.password], deadline)
+        if answer.result is not True:
+            raise UpstreamError(f"mining.authorize refused for {user}: {_words(answer)}")
+
+    def _on_extranonce_subscribed(self, answer: Response | None) -> None:
+        if answer is None or answer.result is not True:
+            why = "no answer" if answer is None else _words(answer)
+            self.refused.append(f"a new extranonce1 without reconnecting: {why}")
+
+    def _call(self, method: str, params: Any, seconds: float) -> Response:
+        """Ask, and read until the answer is there. Raises TimeoutError, UpstreamError."""
+        answers: list[Response | None] = []
+        started = monotonic()
+        self.request(method, params, answers.append, math.inf)
+        self._read_until(lambda: bool(answers), seconds, f"an answer to {method}")
+        self._note(method, started)
+        assert answers[0] is not None
+        return answers[0]
+
+    def _note(self, step: str, started: float) -> None:
+        self.handshake_seconds[step] = monotonic() - started
+
+    # ------------------------------------------------------------------ relay
+
+    def relay(self) -> None:
+        """Hand on what the pool says, until the connection ends: always by an UpstreamError."""
+        early, self._early = self._early or [], None
+        for notify, difficulty in early:
+            self._events.on_job(notify, difficulty)
+        self._read_until(lambda: False, None, "")
+
+    def _read_until(self, done: Callable[[], bool], seconds: float | None, what: str) -> None:
+        """Handle lines until `done`. Raises UpstreamError at the end of the connection, TimeoutError when it takes
+        more than so many seconds."""
+        assert self._conn is not None
+        deadline = gevent.Timeout(seconds)
+        try:
+            with deadline:
+                while not done():
+                    line = self._conn.read_line()
+                    if line is None:
+                        raise self._end or UpstreamError(self._conn.cut_reason or "the pool closed the connection")
+                    self._on_line(line)
+        except LineTooLong as failure:
+            raise UpstreamError(f"the pool sent {failure}") from None
+        except gevent.Timeout as expired:
+            if expired is not deadline:
+                raise
+            raise TimeoutError(f"waited {seconds:g} s for {what}") from None
+
+    def _on_line(self, line: bytes) -> None:
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("%s < %s", self, line.decode(errors="replace"))
+        try:
+            message = messages.parse(line)
+        except ProtocolError as failure:
+            raise UpstreamError(f"the pool does not speak Stratum: {failure}") from None
+        except Malformed as failure:
+            log.warning("%s: passed over a message: %s", self, failure)
+            return
+        if isinstance(message, Response):
+            self._on_response(message)
+            return
+        try:
+            self._on_method(message)
+        except (StratumError, ValueError) as failure:
+            log.warning("%s: passed over a faulty %s: %s", self, message.method, failure)
+
+    def _on_response(self, response: Response) -> None:
+        owed = self._owed.pop(response.id, None) if type(response.id) is int else None
+        if owed is None:
+            self._metrics.unexpected_answers += 1
+        elif isinstance(owed, PendingShare):
+            self._metrics.pool_latency.add(monotonic() - owed.sent_at)
+            self._events.settle(owed, _verdict(response))
+        else:
+            owed.on_answer(response)
+
+    def _on_method(self, message: Request | Notification) -> None:
+        method, params = message.method, message.params
+        if method == "mining.notify":
+            notify = Notify.parse(params)
+            if self._early is None:
+                self._events.on_job(notify, self.difficulty)
+            else:
+                self._early = [*self._early[-MAX_EARLY:], (notify, self.difficulty)]
+        elif method == "mining.set_difficulty":
+            self.difficulty = methods.positive(methods.members(params, 1, method)[0], "the difficulty")
+            if self._early is None:
+                self._events.on_difficulty(self.difficulty)
+        elif method == "mining.set_extranonce":
+            first, size = methods.members(params, 2, method)[:2]
+            self.extranonce = Extranonce.parse(first, size)
+            if self._early is None:
+                self._events.on_extranonce(self.extranonce)
+        elif method == "mining.set_version_mask":
+            asked = int(self.pool.version_mask, 16)
+            self.mask = asked & methods.u32(methods.members(params, 1, method)[0], "the version mask")
+            if self._early is None:
+                self._events.on_version_mask(self.mask)
+        else:
+            self._on_rarer_method(message, method, params)
+
+    def _on_rarer_method(self, message: Request | Notification, method: str, params: Any) -> None:
+        if method == "client.show_message":
+            said = methods.text(methods.members(params, 1, method)[0], "the message", 4096)
+            log.info("%s says: %s", self, said)
+            self._events.on_other(method, params)
+        elif method == "client.reconnect":
+            self._reconnect(params)
+        elif method == "client.get_version" and isinstance(message, Request):
+            self._push(messages.result(message.id, AGENT))
+        elif method == "mining.ping" and isinstance(message, Request):
+            self._push(messages.result(message.id, "pong"))
+        elif isinstance(message, Request):
+            self._push(messages.error(message.id, StratumError(f"Unknown method {method[:64]}")))
+        elif method.startswith("mining."):
+            self._events.on_other(method, params)
+
+    def _reconnect(self, params: Any) -> None:
+        """Followed only to the same host or within its parent domain: whoever speaks for the pool could
+        otherwise send the hashrate anywhere."""
+        params = params if type(params) is list else []
+        host = methods.text(params[0], "the host", 255) if params and params[0] else self.host
+        port = params[1] if len(params) > 1 and params[1] else self.port
+        if type(port) is str and port.isascii() and port.isdigit() and len(port) < 6:
+            port = int(port)
+        wait = params[2] if len(params) > 2 and type(params[2]) in (int, float) else 0
+        if type(port) is not int or not 0 < port < 65536:
+            raise Malformed("client.reconnect without a port")
+        if not same_site(self.pool.host, host):
+            log.warning("%s: client.reconnect to %s refused: another site", self, host)
+            return
+        self.close(Redirected(host, port, float(min(max(wait, 0), 60))))
+
+    # ------------------------------------------------------------------ asking
+
+    def request(self, method: str, params: Any, on_answer: Callable[[Response | None], None], seconds: float) -> None:
+        """Ask the pool; `on_answer` gets its response, or None when there was none in so many seconds."""
+        if len(self._owed) >= MAX_PENDING:
+            on_answer(None)
+            return
+        self._next_id += 1
+        self._owed[self._next_id] = _Call(on_answer, monotonic() + seconds)
+        self._push(messages.request(self._next_id, method, params))
+
+    def submit(self, pending: PendingShare) -> None:
+        """Forward a share under its worker's name, which is authorized first where it is new."""
+        if len(self._owed) >= MAX_PENDING:
+            self._events.settle(pending, Verdict(False, 20, "the pool does not answer"))
+            return
+        self.names.submit(pending)
+
+    def _send_share(self, pending: PendingShare, user_json: bytes) -> None:
+        share = pending.share
+        submit = share.submit
+        bits = b"" if submit.version_bits is None else b',"%08x"' % (share.version & self.mask)
+        self._next_id += 1
+        self._owed[self._next_id] = pending
+        pending.sent_at = monotonic()
+        line = b'{"id":%d,"method":"mining.submit","params":[%s,%s,"%s","%08x","%08x"%s]}\n' % (
+            self._next_id, user_json, share.job.id_json, (pending.prefix + submit.extranonce2).hex().encode(),
+            submit.ntime, submit.nonce, bits)
+        assert self._conn is not None
+        if share.is_block:
+            self._conn.push(line)
+        else:
+            self._conn.push_soon(line)
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("%s > %s", self, line.decode())
+
+    def _authorize(self, user: str, password: str, on_answer: Callable[[Response | None], None],
+                   seconds: float) -> None:
+        self.request("mining.authorize", [user, password], on_answer, seconds)
+
+    def _push(self, data: bytes) -> None:
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("%s > %s", self, data.decode())
+        assert self._conn is not None
+        self._conn.push(data)
+
+    # ------------------------------------------------------------------ the end
+
+    @property
+    def owed(self) -> int:
+        """How many answers the pool owes."""
+        return len(self._owed)
+
+    def sweep(self, now: float) -> None:
+        """Once a second: give up on answers that are overdue, and on a pool that is silent."""
+        for key, owed in list(self._owed.items()):
+            if isinstance(owed, PendingShare):
+                if owed.sent_at + ANSWER_DEADLINE <= now:
+                    del self._owed[key]
+                    self._events.settle(owed, Verdict(False, 20, f"the pool did not answer in {ANSWER_DEADLINE:g} s"))
+            elif owed.deadline <= now:
+                del self._owed[key]
+                owed.on_answer(None)
+        if self._conn is not None and now - self._conn.last_heard > self.pool.silence_ms / 1e3:
+            self.close(UpstreamError(f"the pool was silent for {self.pool.silence_ms / 1e3:g} s"))
+
+    def close(self, reason: UpstreamError | None = None) -> None:
+        """End the connection; `relay` raises the reason."""
+        self._end = self._end or reason or UpstreamError("closed")
+        if self._conn is not None:
+            self._conn.close(str(self._end))
+
+    def orphans(self) -> list[PendingShare]:
+        """After the end: the shares whose verdict will not come. Other requests are told that there is no answer."""
+        owed, self._owed = list(self._owed.values()), {}
+        shares = [one for one in owed if isinstance(one, PendingShare)]
+        for one in owed:
+            if isinstance(one, _Call):
+                one.on_answer(None)
+        return shares + self.names.waiting()
+
+
+def same_site(ours: str, theirs: str) -> bool:
+    """The same host, or one that shares its parent domain (a.pool.example and b.pool.example)."""
+    ours, theirs = ours.lower().rstrip("."), theirs.lower().rstrip(".")
+    if ours == theirs:
+        return True
+    if ours.replace(".", "").isdigit() or ":" in ours:  # an address has no parent
+        return False
+    parent = ours.partition(".")[2] if ours.count(".") > 1 else ours
+    return "." in parent and (theirs == parent or theirs.endswith("." + parent))
+
+
+def _verdict(response: Response) -> Verdict:
+    if response.result is True and response.error is None:
+        return ACCEPTED
+    code, text = methods.error_words(response.error, response.reject_reason)
+    return Verdict(False, code, text, response.error)
+
+
+def _words(answer: Response) -> str:
+    return methods.error_words(answer.error, answer.reject_reason)[1]

@@ -1,0 +1,1 @@
+"""A simulated pool and miners that really hash: demo, tests, benchmark."""

@@ -1,0 +1,1 @@
+"""What operators see, over the proxy's snapshot."""

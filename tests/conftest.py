@@ -1,0 +1,24 @@
+"""gevent patches the standard library before any test module loads."""
+
+from gevent import monkey
+
+monkey.patch_all()
+
+import pytest  # noqa: E402  (after the patching)
+from hypothesis import settings  # noqa: E402
+
+from tests.site import Site  # noqa: E402
+
+settings.register_profile("karoo", deadline=None)  # a slow machine is no fault of the code
+settings.load_profile("karoo")
+
+
+@pytest.fixture
+def site():
+    """Pools, a proxy and miners, made on demand and taken down after the test; no bug may have been logged."""
+    site = Site()
+    try:
+        yield site
+        site.check()
+    finally:
+        site.close()
