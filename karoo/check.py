@@ -45,11 +45,13 @@ def check_pool(pool: config.Upstream, algorithm: str, report: list[str]) -> bool
     """Connect to a pool up to its first job; lines for people go to `report`. Whether miners could work there."""
     events = _FirstJob()
     upstream = Upstream(pool, events, Metrics())
-    title = f"{pool.name} ({pool.host}:{pool.port})" if pool.name else f"{pool.host}:{pool.port}"
+    address = f"{pool.host}:{pool.port}"
+    title = address if pool.name == address else f"{pool.name} ({address})"
     report.append(f"{title} as {upstream.names.policy.default_user}{' over TLS' if pool.tls else ''}")
     reason = ""
     try:
         upstream.open()
+        upstream.hear_refusals(1.0)
         upstream.relay()
     except UpstreamError as failure:
         reason = str(failure)

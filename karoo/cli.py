@@ -95,7 +95,7 @@ def _add_miner(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--algorithm", choices=("sha256d", "scrypt"), default="sha256d")
     parser.add_argument("--seconds", type=_positive, help="end after so many seconds")
     parser.add_argument("--shares", type=int, help="end after so many accepted shares")
-    parser.add_argument("--with-parent", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--parent", type=int, metavar="PID", help=argparse.SUPPRESS)
 
 
 def _port(text: str) -> int:
@@ -182,9 +182,9 @@ def _simulate_miner(args: argparse.Namespace) -> int:
     from karoo import log
     from karoo.sim import miner
     log.setup()
-    if args.with_parent:
+    if args.parent is not None:
         from karoo.demo import end_with_parent
-        end_with_parent()
+        end_with_parent(args.parent)
     try:
         return miner.run(args.url, args.user, password=args.password, count=args.count, hashrate=args.hashrate,
                          version_rolling=args.version_rolling, agent=args.agent or miner.DEFAULT_AGENT,

@@ -64,8 +64,8 @@ def _settings(stratum_port: int, http_port: int, pool_port: int) -> config.Confi
 
 def _start_miner(port: int, name: str, agent: str, hashrate: int, rolling: bool) -> subprocess.Popen[bytes]:
     """A process of its own, so that its hashing takes no time from the proxy's."""
-    words = [sys.executable, "-m", "karoo", "simulate-miner", f"stratum+tcp://127.0.0.1:{port}", "--with-parent",
-             "--user", f"demo.{name}", "--hashrate", str(hashrate), "--agent", agent]
+    words = [sys.executable, "-m", "karoo", "simulate-miner", f"stratum+tcp://127.0.0.1:{port}",
+             "--parent", str(os.getpid()), "--user", f"demo.{name}", "--hashrate", str(hashrate), "--agent", agent]
     return subprocess.Popen(words + (["--version-rolling"] if rolling else []), stdin=subprocess.DEVNULL)
 
 
@@ -88,10 +88,8 @@ def _end(miners: list[subprocess.Popen[bytes]]) -> None:
             miner.wait()
 
 
-def end_with_parent() -> None:
-    """End this process when the one that started it is gone, however that came."""
-    parent = os.getppid()
-
+def end_with_parent(parent: int) -> None:
+    """End this process when the one that started it (by its process id) is gone, however that came."""
     def watch() -> None:
         while os.getppid() == parent:
             gevent.sleep(1)

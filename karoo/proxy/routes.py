@@ -94,7 +94,7 @@ class Routes:
                                 address=redirected[1] if redirected else None)
             redirected = None
             try:
-                log.info("connecting to %s (%s:%d)", upstream, upstream.host, upstream.port)
+                log.info("connecting to %s", upstream)
                 upstream.open()
                 self._refuse_a_double(upstream)
                 self._order.succeeded(index)

@@ -92,7 +92,8 @@ class Upstream:
         self._end: UpstreamError | None = None
 
     def __str__(self) -> str:
-        return self.pool.name or f"{self.host}:{self.port}"
+        address = f"{self.host}:{self.port}"
+        return address if self.pool.name in ("", address) else f"{self.pool.name} ({address})"
 
     # ------------------------------------------------------------------ handshake
 
@@ -147,6 +148,13 @@ class Upstream:
         answer = self._call("mining.authorize", [user, self.pool.password], deadline)
         if answer.result is not True:
             raise UpstreamError(f"mining.authorize refused for {user}: {_words(answer)}")
+
+    def hear_refusals(self, seconds: float) -> None:
+        """After `open`: wait for the answers that the handshake did not wait for."""
+        try:
+            self._read_until(lambda: not self._owed, seconds, "further answers")
+        except TimeoutError as failure:
+            self.refused.append(str(failure))
 
     def _on_extranonce_subscribed(self, answer: Response | None) -> None:
         if answer is None or answer.result is not True:

@@ -1,0 +1,245 @@
+"""The command line, as processes."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import gevent
+import pytest
+
+from karoo import __version__, configdoc
+
+ROOT = Path(__file__).parent.parent
+
+
+class Program:
+    """`karoo` with some words, its output read as it comes."""
+
+    def __init__(self, *words):
+        self.text = ""
+        self.process = subprocess.Popen([sys.executable, "-u", "-m", "karoo", *map(str, words)], cwd=ROOT, text=True,
+                                        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                        start_new_session=True)
+        self._reader = gevent.spawn(self._read)
+
+    def _read(self):
+        for line in self.process.stdout:
+            self.text += line
+
+    def wait_for(self, pattern, timeout=20):
+        with gevent.Timeout(timeout, AssertionError(f"no {pattern!r} within {timeout} s in:\n{self.text}")):
+            while (found := re.search(pattern, self.text)) is None:
+                assert self.process.poll() is None or not self._reader.dead, self.text
+                gevent.sleep(0.02)
+        return found
+
+    def end(self, number=None, timeout=15):
+        """Its exit code, after a signal or by itself."""
+        if number is not None:
+            self.process.send_signal(number)
+        code = self.process.wait(timeout)
+        self._reader.join(timeout)
+        return code
+
+
+@pytest.fixture
+def karoo():
+    programs = []
+
+    def start(*words):
+        programs.append(Program(*words))
+        return programs[-1]
+    yield start
+    for program in programs:
+        if program.process.poll() is None:
+            os.killpg(program.process.pid, signal.SIGKILL)
+            program.process.wait()
+        program.process.stdout.close()
+
+
+def get(url):
+    with urllib.request.urlopen(url, timeout=5) as answer:
+        return answer.read().decode()
+
+
+def configuration(folder, **sections):
+    path = folder / "karoo.yaml"
+    values = {"proxy": {"listen": "127.0.0.1:0"}, "upstream": {"host": "127.0.0.1", "port": 1, "user": "w"},
+              "http": {"listen": "127.0.0.1:0"}, **sections}
+    path.write_text(json.dumps(values))
+    return path
+
+
+def children_of(session):
+    """Processes of a session that still run."""
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                fields = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[3]) == session and fields[0] != "Z":
+                found.append(int(name))
+    return found
+
+
+def test_version_and_help(karoo):
+    program = karoo("--version")
+    assert program.end() == 0 and program.text == f"karoo {__version__}\n"
+    program = karoo("--help")
+    assert program.end() == 0 and "karoo run -c karoo.yaml" in program.text
+    program = karoo("run", "--help")
+    assert program.end() == 0 and "example" in program.text
+
+
+@pytest.mark.parametrize("words", [["frobnicate"], ["run"], ["demo", "--seconds", "-1"], ["demo", "--http-port", "70000"],
+                                   ["simulate-miner", "http://x", "--user", "u"], []])
+def test_wrong_words_are_a_usage_error(karoo, words):
+    program = karoo(*words)
+    assert program.end() == 2
+    assert "karoo" in program.text and "Traceback" not in program.text
+
+
+def test_the_example_configuration_is_printed_and_right(karoo, tmp_path):
+    program = karoo("config")
+    assert program.end() == 0 and program.text == configdoc.example()
+    path = tmp_path / "example.yaml"
+    path.write_text(program.text)
+    program = karoo("check", "-c", path)
+    assert program.end() == 0 and "is right" in program.text
+
+
+@pytest.mark.parametrize("words", [["run", "-c"], ["-c"], ["check", "-c"]])
+def test_a_faulty_configuration_lists_its_faults_and_is_not_to_be_retried(karoo, tmp_path, words):
+    path = configuration(tmp_path, vardif={}, shares={"algorithm": "md5"})
+    program = karoo(*words, path)
+    assert program.end() == 78
+    assert "vardiff" in program.text and "shares.algorithm" in program.text and "Traceback" not in program.text
+
+
+def test_a_missing_file_is_a_clear_error(karoo, tmp_path):
+    program = karoo("run", "-c", tmp_path / "nothing.yaml")
+    assert program.end() == 78 and "nothing.yaml" in program.text and "Traceback" not in program.text
+
+
+@pytest.mark.parametrize("section", ["proxy", "http"])
+def test_a_port_in_use_is_a_clear_error(karoo, tmp_path, section):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        program = karoo("run", "-c", configuration(tmp_path, **{section: {"listen": f"127.0.0.1:{port}"}}))
+        assert program.end() == 69
+        assert f"127.0.0.1:{port}" in program.text and "in use" in program.text and "Traceback" not in program.text
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_run_serves_miners_and_pages_and_ends_by_a_signal(karoo, tmp_path, site, number):
+    pool = site.pool(difficulty=1e-6)
+    path = configuration(tmp_path, upstream={"host": "127.0.0.1", "port": pool.port, "user": "w"},
+                         ratelimit={"enabled": True}, http={"listen": "127.0.0.1:0", "pprof": True})
+    program = karoo("-c", path)
+    page = program.wait_for(r"(http://127.0.0.1:\d+)/status").group(1)
+    port = program.wait_for(r"miners may connect to 127.0.0.1:(\d+)").group(1)
+    assert "ratelimit.enabled is set, but has no effect yet" in program.text
+    miner = karoo("simulate-miner", f"stratum+tcp://127.0.0.1:{port}", "--user", "a.rig", "--shares", 3, "--count", 2)
+    assert miner.end(timeout=30) == 0 and "accepted 2" in miner.text
+    assert pool.books.accepted >= 3
+    assert get(f"{page}/healthz") == "ok\n"
+    status = json.loads(get(f"{page}/status"))
+    assert status["shares_ok"] == pool.books.accepted and status["upstream"] is True
+    assert "_sweep_for_ever" in get(f"{page}/debug/greenlets")
+    assert program.end(number) == 0
+    assert "Traceback" not in program.text
+
+
+def test_status_has_the_fields_of_the_original(karoo, tmp_path, site):
+    pool = site.pool(difficulty=1e-6)
+    program = karoo("-c", configuration(tmp_path, upstream={"host": "127.0.0.1", "port": pool.port, "user": "w"}))
+    page = program.wait_for(r"(http://127.0.0.1:\d+)/status").group(1)
+    port = int(program.wait_for(r"miners may connect to 127.0.0.1:(\d+)").group(1))
+    empty = json.loads(get(f"{page}/status"))
+    assert (empty["upstream"], empty["extranonce1"], empty["clients"]) == (False, "", [])
+    with pytest.raises(urllib.error.HTTPError):
+        get(f"{page}/debug/greenlets")
+    miner = karoo("simulate-miner", f"127.0.0.1:{port}", "--user", "<b>a</b>.rig")
+    pool.wait(lambda: pool.books.accepted >= 2, 20)
+    program.wait_for("authorized")
+    gevent.sleep(1.1)  # the page is cached for a second
+    status = json.loads(get(f"{page}/status"))
+    assert status["extranonce1"] == pool.connections[0].extranonce1.hex() and status["extranonce2_size"] == 8
+    assert status["last_diff"] == 1e-6 and status["shares_bad"] == 0 and status["last_notify_unix"] > 1.6e9
+    client = status["clients"][0]
+    assert client["worker"] == "rig" and client["upstream_user"] == "w.rig" and client["ip"].startswith("127.0.0.1:")
+    assert client["ok"] >= 1 and client["bad"] == 0 and client["diff"] == 1e-6
+    assert {"target_seconds", "min_difficulty", "total_clients"} <= status["vardiff"].keys()
+    assert {"banned_ips", "max_per_ip", "total_active"} <= status["ratelimit"].keys()
+    assert miner.end(signal.SIGINT) == 0
+
+
+def test_check_connect_reports_what_a_pool_gives(karoo, tmp_path, site):
+    pool = site.pool(extranonce_subscribe="error")
+    good = {"host": "127.0.0.1", "port": pool.port, "user": "w", "handshake_ms": 2000}
+    program = karoo("check", "--connect", "-c", configuration(tmp_path, upstream=good))
+    assert program.end() == 0, program.text
+    for text in ("mining.subscribe", " ms", "8 bytes", "mask 1fffe000", "1e-05", "refused", "12 merkle", "OK"):
+        assert text in program.text
+    refusing = site.pool(allowed=lambda user: False)
+    program = karoo("check", "--connect", "-c", configuration(
+        tmp_path, upstream=good, backups=[{**good, "port": refusing.port}, {**good, "port": 1}]))
+    assert program.end() == 69
+    assert "OK" in program.text and "mining.authorize refused" in program.text and "refused" in program.text
+
+
+def test_demo_shows_accepted_shares_and_leaves_nothing_behind(karoo):
+    program = karoo("demo", "--stratum-port", 0, "--http-port", 0, "--pool-port", 0)
+    page = program.wait_for(r"(http://127.0.0.1:\d+)/status").group(1)
+    program.wait_for(r"karoo.sim.miner demo\.\w+: accepted", 15)
+    for name in ("esp32", "bitaxe", "rack"):
+        program.wait_for(rf"authorized as {name}", 15)
+    program.wait_for(r"karoo.sim.pool  accepted: ", 30)
+    status = json.loads(get(f"{page}/status"))
+    assert len(status["clients"]) == 3 and status["shares_ok"] > 0
+    assert len(children_of(program.process.pid)) == 4
+    os.killpg(program.process.pid, signal.SIGINT)  # what Ctrl-C does
+    assert program.end() == 0
+    assert "the pool's own books" in program.text and "Traceback" not in program.text
+    assert not children_of(program.process.pid)
+
+
+def test_demo_killed_takes_its_miners_with_it(karoo):
+    program = karoo("demo", "--stratum-port", 0, "--http-port", 0, "--pool-port", 0)
+    program.wait_for(r"authorized as \w+")
+    program.process.kill()
+    program.process.wait()
+    with gevent.Timeout(10, AssertionError("miners were left behind")):
+        while children_of(program.process.pid):
+            gevent.sleep(0.05)
+
+
+def test_demo_ends_by_itself_and_names_a_port_in_use(karoo):
+    program = karoo("demo", "--stratum-port", 0, "--http-port", 0, "--pool-port", 0, "--seconds", 1)
+    assert program.end() == 0
+    for option in ("--stratum-port", "--http-port", "--pool-port"):
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            others = [word for other in ("--stratum-port", "--http-port", "--pool-port") if other != option
+                      for word in (other, 0)]
+            program = karoo("demo", option, port, *others)
+            assert program.end() == 69
+            assert f"127.0.0.1:{port}" in program.text and "Traceback" not in program.text
+
+
+def test_simulate_pool_runs_until_a_signal(karoo):
+    program = karoo("simulate-pool", "--port", 0, "--difficulty", "1e-6")
+    port = program.wait_for(r"pool on 127.0.0.1:(\d+)").group(1)
+    miner = karoo("simulate-miner", f"127.0.0.1:{port}", "--user", "w.{n}", "--shares", 2, "--version-rolling")
+    assert miner.end(timeout=30) == 0
+    assert program.end(signal.SIGTERM) == 0
+    assert "accepted: w.1" in program.text
