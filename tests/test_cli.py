@@ -100,7 +100,7 @@ def test_version_and_help(karoo):
     assert program.end() == 0 and "example" in program.text
 
 
-@pytest.mark.parametrize("words", [["frobnicate"], ["run"], ["demo", "--seconds", "-1"], ["demo", "--http-port", "70000"],
+@pytest.mark.parametrize("words", [["frobnicate"], ["run"], ["demo", "--seconds", "-1"], ["demo", "--http-port", "9e9"],
                                    ["simulate-miner", "http://x", "--user", "u"], []])
 def test_wrong_words_are_a_usage_error(karoo, words):
     program = karoo(*words)
