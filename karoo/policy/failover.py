@@ -46,3 +46,16 @@ class PoolOrder:
         """A pool sent a job."""
         self._backoffs[index].succeeded()
         self._retry_at[index] = 0.0
+
+
+def same_site(ours: str, theirs: str) -> bool:
+    """Whether client.reconnect may lead from one host to another: the same, or one in its parent domain
+    (a.pool.example and b.pool.example). Whoever speaks for the pool could otherwise send the hashrate anywhere.
+    """
+    ours, theirs = ours.lower().rstrip("."), theirs.lower().rstrip(".")
+    if ours == theirs:
+        return True
+    if ours.replace(".", "").isdigit() or ":" in ours:  # an address has no parent
+        return False
+    parent = ours.partition(".")[2] if ours.count(".") > 1 else ours
+    return "." in parent and (theirs == parent or theirs.endswith("." + parent))

@@ -53,6 +53,7 @@ class PendingShare:
     worker: Worker
     difficulty: float
     sent_at: float = 0.0
+    other_form: Verdict | None = None  # why the pool refused its version bits the usual way
 
 
 class NoSeat(StratumError):

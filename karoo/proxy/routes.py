@@ -19,6 +19,8 @@ from karoo.proxy.upstream import Redirected, Upstream, UpstreamError
 
 log = logging.getLogger("karoo.upstream")
 
+STEADY = 10.0  # seconds after which a connection that breaks is tried again at once, and not by its backoff
+
 
 class Routes:
     """Every route, and the greenlet that keeps it connected.
@@ -106,10 +108,10 @@ class Routes:
                 self._ended(route, upstream, order)
                 gevent.sleep(order.wait)
             except UpstreamError as failure:
-                was_up = route.upstream is upstream
+                steady = route.upstream is upstream and monotonic() - upstream.connected_at > STEADY
                 self._ended(route, upstream, failure)
                 if route.wanted.is_set():
-                    wait = 0.0 if was_up else self._order.failed(index, monotonic())
+                    wait = 0.0 if steady else self._order.failed(index, monotonic())
                     log.warning("%s: %s; %s", upstream, failure,
                                 f"next try in {wait:.1f} s" if wait else "connecting again")
             finally:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from secrets import token_hex
 from time import monotonic, time
 from typing import Any
@@ -13,10 +12,11 @@ from karoo.accounting import STALE
 from karoo.net.connection import Connection, LineTooLong
 from karoo.policy.held import HeldDifficulty
 from karoo.policy.vardiff import effective
+from karoo.proxy import requests
 from karoo.proxy.house import House, Route, SessionLog
 from karoo.proxy.pending import NoSeat, PendingShare, Verdict, Worker
 from karoo.stratum import difficulty as dif
-from karoo.stratum import messages, methods
+from karoo.stratum import messages
 from karoo.stratum.errors import (
     DuplicateShare,
     JobNotFound,
@@ -28,8 +28,8 @@ from karoo.stratum.errors import (
     Unauthorized,
 )
 from karoo.stratum.job import Job
-from karoo.stratum.messages import Id, Notification, Request, Response
-from karoo.stratum.methods import Authorize, Configure, Submit, Subscribe
+from karoo.stratum.messages import Id, Request, Response
+from karoo.stratum.methods import Authorize, Submit, Subscribe
 from karoo.stratum.share import Share
 
 log = logging.getLogger("karoo.session")
@@ -44,7 +44,7 @@ class Session:
     extranonces it knows, ``mask`` which version bits it may roll.
     """
 
-    __slots__ = ("_asked_mask", "_house", "_told_mask", "_wanted", "accepted", "agent", "conn", "end_reason", "epoch",
+    __slots__ = ("_house", "_told_mask", "_wanted", "accepted", "agent", "asked_mask", "conn", "end_reason", "epoch",
                  "held", "mask", "number", "prefix", "rejected", "route", "sent_seq", "session_id", "started_at",
                  "subscribed", "suggested", "takes_extranonce", "worker_name", "workers")
 
@@ -59,7 +59,7 @@ class Session:
         self.subscribed = False
         self.workers: dict[str, Worker] = {}
         self.takes_extranonce = False
-        self._asked_mask = self._told_mask = self.mask = 0
+        self.asked_mask = self._told_mask = self.mask = 0
         self.suggested: float | None = None
         self._wanted = house.difficulty.wanted(None)
         self.held = HeldDifficulty(house.judge.algorithm.diff1)
@@ -122,17 +122,20 @@ class Session:
         try:
             if message.method == "mining.submit":
                 self._on_submit(request_id, message.params)
+            elif message.method == "mining.subscribe":
+                self._on_subscribe(request_id, message.params)
+            elif message.method == "mining.authorize":
+                self._on_authorize(request_id, message.params)
             else:
-                handler = _HANDLERS.get(message.method, Session._on_other)
-                handler(self, message, request_id)
+                requests.handle(self, request_id, message.method, message.params)
         except NoSeat as full:
             self._house.metrics.turned_away[str(full)[:60]] += 1
-            self._answer(request_id, messages.error(request_id, full))
+            self.answer(request_id, messages.error(request_id, full))
             self.end(str(full))
         except StratumError as fault:
-            self._answer(request_id, messages.error(request_id, fault))
+            self.answer(request_id, messages.error(request_id, fault))
 
-    def _answer(self, request_id: Id, data: bytes) -> None:
+    def answer(self, request_id: Id, data: bytes) -> None:
         """Answer a request; a notification (no id) is never answered."""
         if request_id is not None:
             self.tell(data)
@@ -145,7 +148,7 @@ class Session:
 
     # ------------------------------------------------------------------ handshake
 
-    def _seated(self, former_id: str | None = None) -> Route:
+    def seated(self, former_id: str | None = None) -> Route:
         """Its route; waits for one at the first call."""
         if self.route is None:
             route = self._house.seat(self, former_id)
@@ -154,36 +157,20 @@ class Session:
                 raise NoSeat("Closed while it waited for the pool")
         return self.route
 
-    def _on_configure(self, message: Request | Notification, request_id: Id) -> None:
-        asked = Configure.parse(message.params)
-        answer: dict[str, Any] = dict.fromkeys(asked.unknown, False)
-        if asked.version_mask is not None:
-            self._asked_mask = asked.version_mask
-            self.mask = self._told_mask = asked.version_mask & self._seated().mask
-            answer[methods.VERSION_ROLLING] = bool(self.mask)
-            if self.mask:
-                answer["version-rolling.mask"] = f"{self.mask:08x}"
-        if asked.minimum_difficulty is not None:
-            answer[methods.MINIMUM_DIFFICULTY] = True
-            self._suggest(asked.minimum_difficulty)
-        if asked.subscribe_extranonce:
-            answer[methods.EXTRANONCE_SUBSCRIBE] = self.takes_extranonce = True
-        self._answer(request_id, messages.result(request_id, answer))
-
-    def _on_subscribe(self, message: Request | Notification, request_id: Id) -> None:
-        asked = Subscribe.parse(message.params)
+    def _on_subscribe(self, request_id: Id, params: Any) -> None:
+        asked = Subscribe.parse(params)
         self.agent = asked.agent
-        route = self._seated(asked.session_id)
+        route = self.seated(asked.session_id)
         assert route.extranonce is not None
         subscriptions = [["mining.set_difficulty", self.session_id], ["mining.notify", self.session_id]]
-        self._answer(request_id, messages.result(request_id, [
+        self.answer(request_id, messages.result(request_id, [
             subscriptions, (route.extranonce.extranonce1 + self.prefix).hex(), self.extranonce2_size]))
         self.epoch = route.epoch
         self.subscribed = True
         self._start()
 
-    def _on_authorize(self, message: Request | Notification, request_id: Id) -> None:
-        asked = Authorize.parse(message.params)
+    def _on_authorize(self, request_id: Id, params: Any) -> None:
+        asked = Authorize.parse(params)
         if asked.user not in self.workers:
             if len(self.workers) >= MAX_WORKERS:
                 raise StratumError(f"More than {MAX_WORKERS} workers on one connection")
@@ -192,7 +179,7 @@ class Session:
             self.workers[asked.user] = Worker(asked.user, asked.password, account)
             self.worker_name = self.worker_name or name
             self.log.info("authorized as %s (%s)", name, self.agent or "no agent")
-        self._answer(request_id, messages.result_true(request_id))
+        self.answer(request_id, messages.result_true(request_id))
         self._start()
 
     def _start(self) -> None:
@@ -239,7 +226,7 @@ class Session:
         if not share.reaches_pool:
             self.accepted += 1
             self._house.accounts.answered_here(worker.account, difficulty, monotonic())
-            self._answer(request_id, messages.result_true(request_id))
+            self.answer(request_id, messages.result_true(request_id))
             return
         if share.is_block:
             self._house.metrics.blocks += 1
@@ -256,7 +243,7 @@ class Session:
                                         None if other is job.extranonce1 else other + self.prefix)
         if log.isEnabledFor(logging.DEBUG):
             self.log.debug("share of job %s: difficulty %.6g of %.6g", submit.job_id,
-                           dif.difficulty_of(share.value, self._house.judge.algorithm.diff1), difficulty)
+                           dif.difficulty_of(share.value, self.diff1), difficulty)
         return difficulty, share
 
     def _refused(self, worker: Worker | None, fault: StratumError) -> None:
@@ -271,18 +258,23 @@ class Session:
         if verdict.accepted:
             self.accepted += 1
             self._house.accounts.pool_accepted(account, pending.difficulty, job.difficulty, monotonic())
-            self._answer(pending.request_id, messages.result_true(pending.request_id))
+            self.answer(pending.request_id, messages.result_true(pending.request_id))
             return
         self.rejected += 1
         reason = STALE if verdict.code == JobNotFound.code else f"pool: {verdict.text}"[:60]
         self._house.accounts.rejected(account, reason)
         self.log.info("share rejected by the pool: %d %s", verdict.code, verdict.text)
         words = verdict.words if verdict.words is not None else [verdict.code, verdict.text, None]
-        self._answer(pending.request_id, messages.error_verbatim(pending.request_id, words))
+        self.answer(pending.request_id, messages.error_verbatim(pending.request_id, words))
 
     # ------------------------------------------------------------------ difficulty
 
-    def _suggest(self, difficulty: float) -> None:
+    @property
+    def diff1(self) -> int:
+        """The target of difficulty 1 of the algorithm that is mined."""
+        return self._house.judge.algorithm.diff1
+
+    def suggest(self, difficulty: float) -> None:
         """The miner would like this difficulty; the same wish again changes nothing."""
         if difficulty != self.suggested:
             self.suggested = difficulty
@@ -339,54 +331,20 @@ class Session:
             self.log.debug("> %s", data.decode().rstrip())
         self.conn.push(data)
 
+    def grant_mask(self) -> int:
+        """The version bits that it may roll, as its configure is answered: what it asked for and the pool allows."""
+        self.mask = self._told_mask = self.asked_mask & self.seated().mask
+        return self.mask
+
     def change_mask(self, mask: int) -> None:
         """The pool's version mask is now this."""
-        self.mask = self._asked_mask & mask
+        self.mask = self.asked_mask & mask
         if self.started and self.mask != self._told_mask:
             self.tell(self._mask_line())
 
     def _mask_line(self) -> bytes:
         self._told_mask = self.mask
         return messages.notification("mining.set_version_mask", [f"{self.mask:08x}"])
-
-    # ------------------------------------------------------------------ other methods
-
-    def _on_extranonce_subscribe(self, message: Request | Notification, request_id: Id) -> None:
-        self.takes_extranonce = True
-        self._answer(request_id, messages.result_true(request_id))
-
-    def _on_suggest_difficulty(self, message: Request | Notification, request_id: Id) -> None:
-        params = methods.members(message.params, 1, message.method)
-        self._suggest(methods.positive(params[0], "the difficulty"))
-        self._answer(request_id, messages.result_true(request_id))
-
-    def _on_suggest_target(self, message: Request | Notification, request_id: Id) -> None:
-        params = methods.members(message.params, 1, message.method)
-        target = int.from_bytes(methods.hex_bytes(params[0], "the target", 32), "big")
-        self._suggest(dif.difficulty_of(max(target, 1), self._house.judge.algorithm.diff1))
-        self._answer(request_id, messages.result_true(request_id))
-
-    def _on_ping(self, message: Request | Notification, request_id: Id) -> None:
-        self._answer(request_id, messages.result(request_id, "pong"))
-
-    def _on_other(self, message: Request | Notification, request_id: Id) -> None:
-        """Passed on to the pool, or answered with an error; never silence for a request."""
-        if request_id is None:
-            return
-        method = message.method
-        if self.route is None or not (method.startswith("mining.") and self.route.passes_on):
-            raise StratumError(f"Unknown method {method[:64]}")
-        self.route.ask(method, message.params, lambda answer: self._pass_back(request_id, method, answer))
-
-    def _pass_back(self, request_id: Id, method: str, answer: Response | None) -> None:
-        if answer is None:
-            fault = StratumError(f"The pool does not answer {method[:64]}")
-            self._answer(request_id, messages.error(request_id, fault))
-        elif answer.error is not None:
-            self._answer(request_id, messages.error_verbatim(request_id, answer.error))
-        else:
-            self._answer(request_id, messages.result(request_id, answer.result))
-
 
     # ------------------------------------------------------------------ state
 
@@ -407,16 +365,6 @@ class Session:
             "silent_seconds": round(now - self.conn.last_heard, 1),
         }
 
-
-_HANDLERS: dict[str, Callable[[Session, Request | Notification, Id], None]] = {
-    "mining.configure": Session._on_configure,
-    "mining.subscribe": Session._on_subscribe,
-    "mining.authorize": Session._on_authorize,
-    "mining.extranonce.subscribe": Session._on_extranonce_subscribe,
-    "mining.suggest_difficulty": Session._on_suggest_difficulty,
-    "mining.suggest_target": Session._on_suggest_target,
-    "mining.ping": Session._on_ping,
-}
 
 _REASONS: dict[type[StratumError], str] = {
     NotSubscribed: "not subscribed", Unauthorized: "unauthorized", Malformed: "malformed", JobNotFound: STALE,

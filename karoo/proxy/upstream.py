@@ -15,13 +15,15 @@ from karoo import __version__, config
 from karoo.metrics import Metrics
 from karoo.net.connection import Connection, LineTooLong
 from karoo.net.dialer import Destination, DialError, dial
+from karoo.policy.failover import same_site
+from karoo.policy.versionform import VersionForm
 from karoo.policy.workers import WorkerNames
 from karoo.proxy.names import UpstreamNames
 from karoo.proxy.pending import ACCEPTED, PendingShare, Verdict
 from karoo.stratum import messages, methods
 from karoo.stratum.errors import Malformed, ProtocolError, StratumError
 from karoo.stratum.messages import Notification, Request, Response
-from karoo.stratum.methods import Extranonce, Notify
+from karoo.stratum.methods import Extranonce, Notify, Reconnect
 
 log = logging.getLogger("karoo.upstream")
 
@@ -84,6 +86,7 @@ class Upstream:
         self.handshake_seconds: dict[str, float] = {}
         self.refused: list[str] = []  # what the pool does not do, in words
         self.names = UpstreamNames(WorkerNames(pool.worker_names, pool.user), self._authorize, self._send_share)
+        self._form = VersionForm()
         self._events, self._metrics = events, metrics
         self._conn: Connection | None = None
         self._next_id = 0
@@ -226,9 +229,23 @@ class Upstream:
             self._metrics.unexpected_answers += 1
         elif isinstance(owed, PendingShare):
             self._metrics.pool_latency.add(monotonic() - owed.sent_at)
-            self._events.settle(owed, _verdict(response))
+            self._on_verdict(owed, _verdict(response))
         else:
             owed.on_answer(response)
+
+    def _on_verdict(self, pending: PendingShare, verdict: Verdict) -> None:
+        """Hand a verdict on; a share whose version bits the pool may have misread is sent once more first."""
+        if pending.share.submit.version_bits is not None:
+            job_version, other = pending.share.job.notify.version, pending.other_form is not None
+            if verdict.accepted:
+                self._form.accepted(job_version, self.mask, other)
+            elif not other and self._form.may_be_misread(verdict.code, job_version, self.mask):
+                pending.other_form = verdict
+                self.names.submit(pending)
+                return
+            elif pending.other_form is not None:
+                verdict = pending.other_form
+        self._events.settle(pending, verdict)
 
     def _on_method(self, message: Request | Notification) -> None:
         method, params = message.method, message.params
@@ -272,20 +289,11 @@ class Upstream:
             self._events.on_other(method, params)
 
     def _reconnect(self, params: Any) -> None:
-        """Followed only to the same host or within its parent domain: whoever speaks for the pool could
-        otherwise send the hashrate anywhere."""
-        params = params if type(params) is list else []
-        host = methods.text(params[0], "the host", 255) if params and params[0] else self.host
-        port = params[1] if len(params) > 1 and params[1] else self.port
-        if type(port) is str and port.isascii() and port.isdigit() and len(port) < 6:
-            port = int(port)
-        wait = params[2] if len(params) > 2 and type(params[2]) in (int, float) else 0
-        if type(port) is not int or not 0 < port < 65536:
-            raise Malformed("client.reconnect without a port")
-        if not same_site(self.pool.host, host):
-            log.warning("%s: client.reconnect to %s refused: another site", self, host)
+        asked = Reconnect.parse(params, self.host, self.port)
+        if not same_site(self.pool.host, asked.host):
+            log.warning("%s: client.reconnect to %s refused: another site", self, asked.host)
             return
-        self.close(Redirected(host, port, float(min(max(wait, 0), 60))))
+        self.close(Redirected(asked.host, asked.port, asked.wait))
 
     # ------------------------------------------------------------------ asking
 
@@ -308,7 +316,10 @@ class Upstream:
     def _send_share(self, pending: PendingShare, user_json: bytes) -> None:
         share = pending.share
         submit = share.submit
-        bits = b"" if submit.version_bits is None else b',"%08x"' % (share.version & self.mask)
+        bits = b""
+        if submit.version_bits is not None:
+            bits = b',"%08x"' % self._form.bits(share.version, share.job.notify.version, self.mask,
+                                                pending.other_form is not None)
         self._next_id += 1
         self._owed[self._next_id] = pending
         pending.sent_at = monotonic()
@@ -367,17 +378,6 @@ class Upstream:
             if isinstance(one, _Call):
                 one.on_answer(None)
         return shares + self.names.waiting()
-
-
-def same_site(ours: str, theirs: str) -> bool:
-    """The same host, or one that shares its parent domain (a.pool.example and b.pool.example)."""
-    ours, theirs = ours.lower().rstrip("."), theirs.lower().rstrip(".")
-    if ours == theirs:
-        return True
-    if ours.replace(".", "").isdigit() or ":" in ours:  # an address has no parent
-        return False
-    parent = ours.partition(".")[2] if ours.count(".") > 1 else ours
-    return "." in parent and (theirs == parent or theirs.endswith("." + parent))
 
 
 def _verdict(response: Response) -> Verdict:

@@ -234,6 +234,28 @@ class Extranonce:
         return cls(first, size)
 
 
+@dataclass(slots=True, frozen=True)
+class Reconnect:
+    """client.reconnect: where to, and after how many seconds (a minute at most)."""
+
+    host: str
+    port: int
+    wait: float
+
+    @classmethod
+    def parse(cls, params: Any, host: str, port: int) -> Reconnect:
+        """What is missing or empty stays as it is; the port may come as a text."""
+        params = [*(params if type(params) is list else []), None, None, None]
+        to_host = text(params[0], "the host", 255) if params[0] else host
+        to_port = params[1] or port
+        if type(to_port) is str and to_port.isascii() and to_port.isdigit() and len(to_port) < 6:
+            to_port = int(to_port)
+        if type(to_port) is not int or not 0 < to_port < 65536:
+            raise Malformed("client.reconnect to something that is no port")
+        wait = positive(params[2], "the wait") if params[2] else 0.0
+        return cls(to_host, to_port, min(wait, 60.0))
+
+
 def subscribe_result(result: Any) -> tuple[str | None, Extranonce]:
     """The session id (None where the pool gave none) and the extranonce of a subscribe result.
 
