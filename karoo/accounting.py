@@ -6,11 +6,11 @@ Kept for every worker name over all its sessions, and once for all together.
 from __future__ import annotations
 
 import math
-from collections import Counter, deque
+from collections import deque
 from typing import Any
 
 from karoo import units
-from karoo.metrics import Latency
+from karoo.metrics import Latency, Tally
 from karoo.stratum import difficulty as dif
 
 BUCKET = 10  # seconds
@@ -62,7 +62,7 @@ class Account:
         self.answered_here = 0  # good, and below the pool's difficulty
         self.forwarded = 0
         self.pool_accepted = 0
-        self.rejected: Counter[str] = Counter()  # by reason, the pool's as "pool: …"
+        self.rejected = Tally()  # by reason, the pool's as "pool: …"
         self.blocks = 0
         self.work = 0.0  # difficulty accepted, as judged here
         self.pool_work = 0.0  # difficulty that the pool took, as it pays for it
@@ -149,9 +149,9 @@ class Accounts:
 
     def rejected(self, account: Account | None, reason: str) -> None:
         """A refused share; without an account when nobody was authorized."""
-        self.total.rejected[reason] += 1
+        self.total.rejected.count(reason)
         if account is not None:
-            account.rejected[reason] += 1
+            account.rejected.count(reason)
 
     # ------------------------------------------------------------------ the report
 

@@ -19,6 +19,19 @@ def clean(text: str) -> str:
     return _UNSAFE.sub(lambda match: f"\\x{ord(match.group()):02x}", text)
 
 
+def wire(data: bytes) -> str:
+    """A message as DEBUG shows it: of an authorization only the user, never the password."""
+    text = data.decode(errors="replace").rstrip()
+    if "authorize" not in text:
+        return text
+    try:
+        message = json.loads(text)
+        message["params"] = [message["params"][0], "(hidden)"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return "(something about authorize that cannot be shown without its password)"
+    return json.dumps(message)
+
+
 class TextFormatter(logging.Formatter):
     """`2026-01-31 12:00:00 INFO    karoo.session  #12 10.0.0.7:4711 rig7: connected`"""
 

@@ -23,18 +23,28 @@ class Latency:
         return [ordered[min(int(len(ordered) * p / 100), len(ordered) - 1)] for p in wanted] if ordered else None
 
 
+class Tally(Counter[str]):
+    """Counts by reason. Reasons may hold a peer's own words: beyond so many different ones they count as `other`."""
+
+    MOST = 64
+
+    def count(self, reason: str) -> None:
+        reason = reason[:80]
+        self[reason if reason in self or len(self) < self.MOST else "other"] += 1
+
+
 @dataclass(slots=True)
 class Metrics:
     """What happened since the start."""
 
     connections: int = 0
-    turned_away: Counter[str] = field(default_factory=Counter)  # connections refused a session, by reason
-    ended: Counter[str] = field(default_factory=Counter)  # sessions ended, by reason
+    turned_away: Tally = field(default_factory=Tally)  # connections refused a session, by reason
+    ended: Tally = field(default_factory=Tally)  # sessions ended, by reason
     exceptions: int = 0  # bugs: each is in the log with its traceback
     jobs: int = 0
     last_notify: float = 0.0  # Unix time of the pool's last job
     blocks: int = 0  # shares that meet the network's target
     upstream_dials: int = 0
-    upstream_losses: Counter[str] = field(default_factory=Counter)
+    upstream_losses: Tally = field(default_factory=Tally)
     unexpected_answers: int = 0  # from pools, to ids that were never asked or answered before
     pool_latency: Latency = field(default_factory=Latency)

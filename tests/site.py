@@ -102,6 +102,7 @@ class Site:
         for pool in self.pools:
             pool.stop()
         logging.getLogger("karoo").removeHandler(self._handler)
+        logging.getLogger("karoo").setLevel(logging.INFO)
 
 
 class _Collect(logging.Handler):

@@ -61,6 +61,7 @@ def karoo():
         if program.process.poll() is None:
             os.killpg(program.process.pid, signal.SIGKILL)
             program.process.wait()
+        program._reader.join(10)
         program.process.stdout.close()
 
 

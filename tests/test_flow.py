@@ -1,6 +1,7 @@
 """The main job, end to end: miners to the pool and back."""
 
 import json
+import logging
 
 import pytest
 
@@ -314,6 +315,34 @@ def test_a_session_that_comes_back_gets_its_extranonce_again(site):
     assert again.extranonce1 == extranonce1
     again.wait_job()
     assert again.submit(share) is True
+
+
+def test_it_gets_its_extranonce_again_also_behind_a_configure(site):
+    proxy = site.proxy(site.pool())
+    site.miner(proxy)  # keeps the pool connection
+    miner = site.miner(proxy, mask=0x1FFFE000)
+    miner.close()
+    site.wait_logged("disconnected")
+    again = site.connect(proxy)
+    assert again.configure(0x1FFFE000)
+    again.subscribe(session_id=miner.session_id)
+    assert again.extranonce1 == miner.extranonce1
+
+
+def test_passwords_are_in_no_log(site):
+    logging.getLogger("karoo").setLevel(logging.DEBUG)
+    pool = site.pool()
+    proxy = site.proxy(pool, upstream={"pass": "poolsecret", "worker_names": "passthrough"})
+    miner = site.connect(proxy)
+    miner.subscribe()
+    miner.user = "a.rig"
+    assert miner.authorize("a.rig", "min]er\"secret") is True
+    miner.send('{"method": "mining.authorize", "params": ["b", {"c": "otherminersecret"}]}')
+    miner.wait_job()
+    assert miner.submit(miner.find_share()) is True
+    assert site.logged("mining.authorize")
+    assert not [record for record in site.records if "secret" in record.getMessage()
+                and not record.name.startswith("karoo.sim")]
 
 
 def test_the_pool_is_dialled_for_the_first_miner_and_left_after_the_last(site):

@@ -39,9 +39,14 @@ class Route(Protocol):
 
 @dataclass(slots=True, frozen=True)
 class House:
-    """The parts that every session uses. `seat` waits for the pool and raises NoSeat."""
+    """The parts that every session uses.
+
+    `seat` gives a session (with the id of its former one) a route, `mask` tells the pool's version mask; both wait
+    for the pool, and raise NoSeat.
+    """
 
     seat: Callable[[Any, str | None], Route]
+    mask: Callable[[], int]
     judge: Judge
     names: WorkerNames
     difficulty: DifficultyPolicy

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from karoo.accounting import Account
@@ -16,7 +16,7 @@ class Worker:
     """A user that a session is authorized as."""
 
     user: str
-    password: str
+    password: str = field(repr=False)
     account: Account
 
 

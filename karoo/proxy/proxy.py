@@ -19,6 +19,7 @@ from karoo.policy.vardiff import DifficultyPolicy
 from karoo.policy.workers import WorkerNames
 from karoo.proxy.house import House
 from karoo.proxy.routes import Routes
+from karoo.proxy.routing import FAN_OUT_SLICE
 from karoo.proxy.session import Session
 from karoo.stratum import messages
 from karoo.stratum.errors import StratumError
@@ -45,7 +46,8 @@ class Proxy:
         vardiff, upstream = settings.vardiff, settings.upstream
         start = None if isinstance(vardiff.start_diff, str) else vardiff.start_diff
         self._house = House(
-            seat=self.routes.seat, judge=judge, names=WorkerNames(upstream.worker_names, upstream.user),
+            seat=self.routes.seat, mask=self.routes.mask, judge=judge,
+            names=WorkerNames(upstream.worker_names, upstream.user),
             difficulty=DifficultyPolicy(vardiff.enabled, vardiff.min_diff, vardiff.max_diff, start),
             accounts=self.accounts, metrics=self.metrics)
         host, port = config.parse_address(settings.proxy.listen)
@@ -97,7 +99,7 @@ class Proxy:
         self.metrics.connections += 1
         conn = Connection(sock, settings.max_line_bytes, settings.max_backlog_bytes, settings.read_buf)
         if len(self.sessions) >= settings.max_clients:
-            self.metrics.turned_away["max_clients"] += 1
+            self.metrics.turned_away.count("max_clients")
             log.warning("%s turned away: %d miners are connected (proxy.max_clients)", conn.peer, len(self.sessions))
             conn.push(messages.error(None, StratumError("The proxy is full")))
             conn.close()
@@ -125,12 +127,16 @@ class Proxy:
         before = now - settings.client_idle_ms / 1e3 if settings.client_idle_ms else 0.0
         after = now - settings.authorized_idle_ms / 1e3 if settings.authorized_idle_ms else 0.0
         quiet = now - settings.quiet_ms / 1e3
+        told = 0
         for session in list(self.sessions.values()):
             conn = session.conn
             if conn.last_heard < (after if session.workers else before):
-                session.end(f"silent for {now - conn.last_heard:.0f} s")
+                session.end("silent for too long")
             elif conn.last_sent < quiet:
                 session.repeat_difficulty()
+                told += 1
+                if told % FAN_OUT_SLICE == 0:
+                    gevent.sleep(0.0001)
 
     def _report_for_ever(self) -> None:
         while True:

@@ -43,13 +43,21 @@ class Routes:
 
     def seat(self, session: Seated, former_id: str | None) -> Route:
         """The route that a session now belongs to; waits for the pool up to hold_ms. Raises NoSeat."""
+        return self._wait_for(lambda route: route.seat(session, former_id))
+
+    def mask(self) -> int:
+        """The pool's version-rolling mask; waits for the pool up to hold_ms. Raises NoSeat."""
+        return self._wait_for(lambda route: True).mask
+
+    def _wait_for(self, suits: Callable[[Route], bool]) -> Route:
+        """The first route that is up and suits; opens one where all that are up do not."""
         hold = self._pools[0].hold_ms / 1e3
         give_up_at = monotonic() + hold
         self._waiting += 1
         try:
             while True:
                 for route in self.routes:
-                    if route.is_up and route.seat(session, former_id):
+                    if route.is_up and suits(route):
                         return route
                 if all(route.is_up for route in self.routes):
                     self._open_another()
@@ -119,7 +127,7 @@ class Routes:
 
     def _ended(self, route: Route, upstream: Upstream, reason: UpstreamError) -> None:
         upstream.close(reason)
-        self._metrics.upstream_losses[str(reason)[:60]] += 1
+        self._metrics.upstream_losses.count(str(reason))
         route.lost(str(reason))
         if not route.wanted.is_set():
             log.info("%s: %s", upstream, reason)

@@ -41,7 +41,7 @@ class Seated(Protocol):
     sent_seq: int
 
     def deliver(self, job: Job) -> None: ...
-    def lower(self, difficulty: float) -> None: ...
+    def stay_below(self, ceiling: float) -> None: ...
     def change_mask(self, mask: int) -> None: ...
     def end(self, reason: str) -> None: ...
     def tell(self, data: bytes) -> None: ...
@@ -237,8 +237,8 @@ class Route:
 
     def on_difficulty(self, difficulty: float) -> None:
         """A rise counts with the next job, a drop at once."""
-        for session in list(self.sessions):
-            session.lower(difficulty)
+        if self.is_up:
+            self._each(lambda session: session.stay_below(self.ceiling))
 
     def on_extranonce(self, extranonce: Extranonce) -> None:
         """In force with the next job; the former jobs stay valid under the former one."""
@@ -248,15 +248,22 @@ class Route:
             self._renumber(extranonce)
 
     def on_version_mask(self, mask: int) -> None:
-        for session in list(self.sessions):
-            session.change_mask(mask)
+        self._each(lambda session: session.change_mask(self.mask))
 
     def on_other(self, method: str, params: Any) -> None:
         """Messages that only miners can make something of."""
         if self._pass_on or method == "client.show_message":
             line = messages.notification(method, params)
-            for session in list(self.sessions):
-                session.tell(line)
+            self._each(lambda session: session.tell(line))
+
+    def _each(self, do: Callable[[Seated], None]) -> None:
+        """Tell every session something, in slices as a job."""
+        def run() -> None:
+            for count, session in enumerate(list(self.sessions), 1):
+                do(session)
+                if count % FAN_OUT_SLICE == 0:
+                    gevent.sleep(0.0001)
+        gevent.spawn(run)
 
     # ------------------------------------------------------------------ once a second
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from karoo import units
 from karoo.accounting import STALE
+from karoo.log import wire
 from karoo.net.connection import Connection, LineTooLong
 from karoo.policy.held import HeldDifficulty
 from karoo.policy.vardiff import effective
@@ -96,7 +97,7 @@ class Session:
         for worker in self.workers.values():
             self._house.accounts.leave(worker.account)
         reason = self.end_reason or self.conn.cut_reason or "the miner closed the connection"
-        self._house.metrics.ended[reason[:60]] += 1
+        self._house.metrics.ended.count(reason)
         self.log.info("disconnected after %s, %d shares accepted, %d rejected: %s",
                       units.duration(monotonic() - self.started_at), self.accepted, self.rejected, reason)
 
@@ -108,9 +109,8 @@ class Session:
     # ------------------------------------------------------------------ lines
 
     def _on_line(self, line: bytes) -> None:
-        debug = log.isEnabledFor(logging.DEBUG)
-        if debug:
-            self.log.debug("< %s", line.decode(errors="replace"))
+        if log.isEnabledFor(logging.DEBUG):
+            self.log.debug("< %s", wire(line))
         try:
             message = messages.parse(line)
         except Malformed as fault:
@@ -129,7 +129,7 @@ class Session:
             else:
                 requests.handle(self, request_id, message.method, message.params)
         except NoSeat as full:
-            self._house.metrics.turned_away[str(full)[:60]] += 1
+            self._house.metrics.turned_away.count(str(full))
             self.answer(request_id, messages.error(request_id, full))
             self.end(str(full))
         except StratumError as fault:
@@ -143,24 +143,24 @@ class Session:
     def tell(self, data: bytes) -> None:
         """Send a line as it is."""
         if log.isEnabledFor(logging.DEBUG):
-            self.log.debug("> %s", data.decode().rstrip())
+            self.log.debug("> %s", wire(data))
         self.conn.push_soon(data)
 
     # ------------------------------------------------------------------ handshake
 
-    def seated(self, former_id: str | None = None) -> Route:
+    def _take_seat(self, former_id: str | None) -> Route:
         """Its route; waits for one at the first call."""
         if self.route is None:
-            route = self._house.seat(self, former_id)
-            self.route, self.epoch = route, route.epoch
+            self.route = self._house.seat(self, former_id)
             if self.conn.closed:  # cut while it waited
                 raise NoSeat("Closed while it waited for the pool")
+            self.mask = self.asked_mask & self.route.mask
         return self.route
 
     def _on_subscribe(self, request_id: Id, params: Any) -> None:
         asked = Subscribe.parse(params)
         self.agent = asked.agent
-        route = self.seated(asked.session_id)
+        route = self._take_seat(asked.session_id)
         assert route.extranonce is not None
         subscriptions = [["mining.set_difficulty", self.session_id], ["mining.notify", self.session_id]]
         self.answer(request_id, messages.result(request_id, [
@@ -261,7 +261,7 @@ class Session:
             self.answer(pending.request_id, messages.result_true(pending.request_id))
             return
         self.rejected += 1
-        reason = STALE if verdict.code == JobNotFound.code else f"pool: {verdict.text}"[:60]
+        reason = STALE if verdict.code == JobNotFound.code else f"pool: {verdict.text}"
         self._house.accounts.rejected(account, reason)
         self.log.info("share rejected by the pool: %d %s", verdict.code, verdict.text)
         words = verdict.words if verdict.words is not None else [verdict.code, verdict.text, None]
@@ -282,10 +282,10 @@ class Session:
             if self.sent_seq >= 0 and self.route is not None:
                 self._change_difficulty(effective(self._wanted, self.route.ceiling))
 
-    def lower(self, upstream_difficulty: float) -> None:
-        """The pool's difficulty is now this: never stay above it."""
-        if self.sent_seq >= 0 and self.held.difficulty > upstream_difficulty:
-            self._change_difficulty(upstream_difficulty)
+    def stay_below(self, ceiling: float) -> None:
+        """The pool's difficulty is now this: a session never holds a higher one."""
+        if self.sent_seq >= 0 and self.held.difficulty > ceiling:
+            self._change_difficulty(ceiling)
 
     def repeat_difficulty(self) -> None:
         """A sign of life for a miner that hears nothing else: never a known job, which some would mine anew."""
@@ -298,7 +298,7 @@ class Session:
             self.tell(self._difficulty_line())
 
     def _difficulty_line(self) -> bytes:
-        return messages.notification("mining.set_difficulty", [self.held.difficulty])
+        return messages.set_difficulty(self.held.difficulty)
 
     # ------------------------------------------------------------------ what the pool sends
 
@@ -328,12 +328,13 @@ class Session:
         self.sent_seq = job.seq
         data = b"".join(lines)
         if log.isEnabledFor(logging.DEBUG):
-            self.log.debug("> %s", data.decode().rstrip())
+            self.log.debug("> %s", wire(data))
         self.conn.push(data)
 
     def grant_mask(self) -> int:
         """The version bits that it may roll, as its configure is answered: what it asked for and the pool allows."""
-        self.mask = self._told_mask = self.asked_mask & self.seated().mask
+        mask = self.route.mask if self.route is not None else self._house.mask()
+        self.mask = self._told_mask = self.asked_mask & mask
         return self.mask
 
     def change_mask(self, mask: int) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import gevent
 
 from karoo import __version__, config
+from karoo.log import wire
 from karoo.metrics import Metrics
 from karoo.net.connection import Connection, LineTooLong
 from karoo.net.dialer import Destination, DialError, dial
@@ -207,7 +208,7 @@ class Upstream:
 
     def _on_line(self, line: bytes) -> None:
         if log.isEnabledFor(logging.DEBUG):
-            log.debug("%s < %s", self, line.decode(errors="replace"))
+            log.debug("%s < %s", self, wire(line))
         try:
             message = messages.parse(line)
         except ProtocolError as failure:
@@ -332,7 +333,7 @@ class Upstream:
         else:
             self._conn.push_soon(line)
         if log.isEnabledFor(logging.DEBUG):
-            log.debug("%s > %s", self, line.decode())
+            log.debug("%s > %s", self, wire(line))
 
     def _authorize(self, user: str, password: str, on_answer: Callable[[Response | None], None],
                    seconds: float) -> None:
@@ -340,7 +341,7 @@ class Upstream:
 
     def _push(self, data: bytes) -> None:
         if log.isEnabledFor(logging.DEBUG):
-            log.debug("%s > %s", self, data.decode())
+            log.debug("%s > %s", self, wire(data))
         assert self._conn is not None
         self._conn.push(data)
 

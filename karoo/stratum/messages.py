@@ -104,6 +104,11 @@ def notification(method: str, params: Any) -> bytes:
     return b'{"id":null,"method":%s,"params":%s}\n' % (_dump(method), _dump(params))
 
 
+def set_difficulty(difficulty: float) -> bytes:
+    """A whole number without a point: the oldest firmware reads nothing else."""
+    return notification("mining.set_difficulty", [int(difficulty) if difficulty.is_integer() else difficulty])
+
+
 def result(message_id: Id, value: Any) -> bytes:
     return b'{"id":%s,"result":%s,"error":null}\n' % (encode_id(message_id), _dump(value))
 

@@ -7,7 +7,7 @@ these dataclasses need not check it again. A fault raises Malformed, which names
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from karoo.stratum.difficulty import target_of_nbits
@@ -126,7 +126,7 @@ class Subscribe:
 @dataclass(slots=True, frozen=True)
 class Authorize:
     user: str
-    password: str
+    password: str = field(repr=False)
 
     @classmethod
     def parse(cls, params: Any) -> Authorize:
