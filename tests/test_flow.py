@@ -168,7 +168,8 @@ def test_unknown_methods_are_answered_or_passed_on(site, strict):
     for method in ("mining.get_transactions", "mining.multi_version", "mining.frobnicate"):
         answer = miner.request(method, ["1"])
         assert answer.result is None and answer.error
-        assert bool(pool.books.methods[method]) is not strict
+        passed_on = not strict and method != "mining.get_transactions"  # whose answer would be megabytes
+        assert bool(pool.books.methods[method]) is passed_on
     assert miner.request("eth_submitWork", []).error[0] == 20
     pool.send_to_all(b'{"id":null,"method":"mining.news","params":["hello"]}\n')
     pool.new_job()

@@ -2,42 +2,66 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from karoo.stratum import difficulty as dif
 
 MAX_CHANGES = 32  # remembered for the jobs in hand
 
 
+@dataclass(slots=True, frozen=True)
+class Measure:
+    """What a share is judged and booked by; targets are the highest hash values that reach a difficulty.
+
+    A share is good when it reaches ``lowest``. It is booked as work of ``highest`` when it reaches that too, and
+    else as none: on average that is the work which was done, whichever of the two the miner worked at.
+    """
+
+    lowest: float
+    lowest_target: int
+    highest: float
+    highest_target: int
+
+    def work(self, value: int) -> float:
+        """The difficulty that a good share with this hash is booked with."""
+        return self.highest if value <= self.highest_target else 0.0
+
+
 class HeldDifficulty:
     """What a miner was told last, and what it was told before for the jobs that it may still work on.
 
-    Miners apply a change at once (NerdMiner) or with the next job (cgminer, bfgminer, ESP-Miner). So
-    a share is judged by the lowest difficulty that was in force since its job was sent.
-    ``difficulty`` is 0 until the first is told; ``target`` the highest hash value that reaches it.
+    Miners apply a change at once (NerdMiner), with the next job (bfgminer, ESP-Miner), or, of two changes between
+    two jobs, the second with the job after the next (cgminer). So a share is judged by the lowest difficulty that
+    was in force since the job before its own was sent. ``difficulty`` is 0 until the first is told.
     """
 
-    __slots__ = ("_changes", "_diff1", "difficulty", "target")
+    __slots__ = ("_changes", "_diff1", "_measure", "difficulty")
 
     def __init__(self, diff1: int) -> None:
         self._diff1 = diff1
         self.difficulty = 0.0
-        self.target = 0
-        self._changes: tuple[tuple[int, float], ...] = ()  # (last job before a change, difficulty until then)
+        self._measure = Measure(0.0, 0, 0.0, 0)
+        # (first job that was sent after a change, or None; difficulty until that change), oldest first
+        self._changes: tuple[tuple[int | None, float], ...] = ()
 
-    def change(self, difficulty: float, sent_seq: int) -> None:
-        """The miner is told another one; `sent_seq` is the number of the last job that it was sent."""
+    def change(self, difficulty: float) -> None:
+        """The miner is told another one."""
         if self.difficulty:
-            self._changes = (*self._changes[-MAX_CHANGES:], (sent_seq, self.difficulty))
+            self._changes = (*self._changes[-MAX_CHANGES:], (None, self.difficulty))
         self.difficulty = difficulty
-        self.target = dif.target_of(difficulty, self._diff1)
+        target = dif.target_of(difficulty, self._diff1)
+        self._measure = Measure(difficulty, target, difficulty, target)
 
-    def judged_by(self, seq: int) -> tuple[float, int]:
-        """Difficulty and target for a share of the job with this number."""
-        lowest = min((former for last, former in self._changes if last >= seq), default=self.difficulty)
-        if lowest >= self.difficulty:
-            return self.difficulty, self.target
-        return lowest, dif.target_of(lowest, self._diff1)
+    def sent(self, seq: int, oldest_seq: int) -> None:
+        """The miner is sent the job with this number; the shares of jobs before `oldest_seq` count no more."""
+        if self._changes:
+            self._changes = tuple((seq if first is None else first, former) for first, former in self._changes
+                                  if first is None or first >= oldest_seq)
 
-    def forget(self, oldest_seq: int) -> None:
-        """Jobs before this number are gone: so are the changes that only they needed."""
-        if self._changes and self._changes[-1][0] < oldest_seq:
-            self._changes = ()
+    def measure(self, seq: int) -> Measure:
+        """What a share of the job with this number is judged by."""
+        if not self._changes:
+            return self._measure
+        possible = [self.difficulty, *[former for first, former in self._changes if first is None or seq <= first]]
+        lowest, highest = min(possible), max(possible)
+        return Measure(lowest, dif.target_of(lowest, self._diff1), highest, dif.target_of(highest, self._diff1))

@@ -13,10 +13,11 @@ from collections import OrderedDict
 def prefix_size(extranonce2_size: int, setting: int | None = None) -> int:
     """Bytes of the prefix: the miner keeps 4 where the pool gives 5 or more, 2 of 4 or 3, all of less.
 
-    `setting` overrides the rule; it is cut to what leaves the miner at least one byte.
+    `setting` asks for at least so many; the miner still keeps 8, 4, 2 or 1.
     """
     if setting is not None:
-        return max(0, min(setting, extranonce2_size - 1))
+        left = max(1, extranonce2_size - setting)
+        return extranonce2_size - max(size for size in (1, 2, 4, 8) if size <= left)
     if extranonce2_size >= 5:
         return extranonce2_size - 4
     return max(0, extranonce2_size - 2)

@@ -43,7 +43,7 @@ class Asker(Protocol):
 class PendingShare:
     """A good share that goes to the pool, and who gets its verdict.
 
-    ``difficulty`` is what it was judged by here; ``sent_at`` monotonic seconds.
+    ``work`` is the difficulty that it is booked with here; ``sent_at`` monotonic seconds.
     """
 
     asker: Asker
@@ -51,7 +51,7 @@ class PendingShare:
     share: Share
     prefix: bytes
     worker: Worker
-    difficulty: float
+    work: float
     sent_at: float = 0.0
     other_form: Verdict | None = None  # why the pool refused its version bits the usual way
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from time import monotonic, time
 from typing import Any
 
@@ -17,6 +17,7 @@ from karoo.net.connection import Connection
 from karoo.net.listener import Listener
 from karoo.policy.vardiff import DifficultyPolicy
 from karoo.policy.workers import WorkerNames
+from karoo.proxy.greenlets import Greenlets
 from karoo.proxy.house import House
 from karoo.proxy.routes import Routes
 from karoo.proxy.routing import FAN_OUT_SLICE
@@ -28,7 +29,6 @@ from karoo.stratum.share import Judge
 log = logging.getLogger("karoo.proxy")
 
 SWEEP_EVERY = 1.0  # seconds
-RESTART_AFTER = 1.0  # seconds until a greenlet that a bug ended is started again
 
 
 class Proxy:
@@ -39,10 +39,11 @@ class Proxy:
         self.metrics = Metrics()
         self.started_at = monotonic()
         self.sessions: dict[int, Session] = {}
+        self._greenlets = Greenlets(self.metrics)
         judge = Judge(settings.shares.algorithm)
         self.accounts = Accounts(self.started_at, judge.algorithm.diff1)
         self.routes = Routes([settings.upstream, *settings.backups], self.metrics, judge.algorithm.diff1,
-                             not settings.compat.strict_broadcast, self._own)
+                             not settings.compat.strict_broadcast, self._greenlets)
         vardiff, upstream = settings.vardiff, settings.upstream
         start = None if isinstance(vardiff.start_diff, str) else vardiff.start_diff
         self._house = House(
@@ -53,7 +54,6 @@ class Proxy:
         host, port = config.parse_address(settings.proxy.listen)
         self.listener = Listener(host, port, self._on_connection)
         self._number = 0
-        self._owned: list[gevent.Greenlet] = []
 
     # ------------------------------------------------------------------ life
 
@@ -62,9 +62,9 @@ class Proxy:
         # The default makes a full collection of 35 ms in the middle of a connect storm.
         gc.set_threshold(10_000, 50, 1_000)
         self.listener.start()
-        self._own(self._sweep_for_ever, "sweep")
+        self._greenlets.keep(self._sweep_for_ever, "sweep")
         if self.settings.log.report_every_seconds:
-            self._own(self._report_for_ever, "report")
+            self._greenlets.keep(self._report_for_ever, "report")
         log.info("miners may connect to %s:%d", self.listener.host, self.listener.port)
 
     def stop(self) -> None:
@@ -72,24 +72,10 @@ class Proxy:
         self.listener.stop()
         for session in list(self.sessions.values()):
             session.end("the proxy stops")
-        gevent.killall(self._owned)
+        self._greenlets.end()
         for route in self.routes.routes:
             if route.upstream is not None:
                 route.upstream.close()
-
-    def _own(self, work: Callable[[], None], name: str) -> gevent.Greenlet:
-        """A greenlet that lives as long as the proxy; a bug in it is logged, counted, and it starts again."""
-        def supervise() -> None:
-            while True:
-                try:
-                    work()
-                except Exception:
-                    self.metrics.exceptions += 1
-                    log.exception("a bug ended %s; it starts again in %g s", name, RESTART_AFTER)
-                gevent.sleep(RESTART_AFTER)
-        greenlet = gevent.spawn(supervise)
-        self._owned.append(greenlet)
-        return greenlet
 
     # ------------------------------------------------------------------ miners
 

@@ -70,6 +70,11 @@ def _suggest_target(session: Asking, params: Any) -> bool:
     return True
 
 
+def _get_transactions(session: Asking, params: Any) -> None:
+    """bfgminer asks for them to check the pool's work: megabytes that the connection is not for."""
+    raise StratumError("The transactions of a job are not told")
+
+
 def _ping(session: Asking, params: Any) -> str:
     return "pong"
 
@@ -79,6 +84,7 @@ _KNOWN: dict[str, Callable[[Asking, Any], Any]] = {
     "mining.extranonce.subscribe": _extranonce_subscribe,
     "mining.suggest_difficulty": _suggest_difficulty,
     "mining.suggest_target": _suggest_target,
+    "mining.get_transactions": _get_transactions,
     "mining.ping": _ping,
 }
 

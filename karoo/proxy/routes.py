@@ -13,6 +13,7 @@ from gevent.event import Event
 from karoo import config, units
 from karoo.metrics import Metrics
 from karoo.policy.failover import Backoff, PoolOrder
+from karoo.proxy.greenlets import Greenlets
 from karoo.proxy.pending import NoSeat
 from karoo.proxy.routing import Route, Seated
 from karoo.proxy.upstream import Redirected, Upstream, UpstreamError
@@ -30,9 +31,9 @@ class Routes:
     """
 
     def __init__(self, pools: list[config.Upstream], metrics: Metrics, diff1: int, pass_on: bool,
-                 spawn: Callable[[Callable[[], None], str], gevent.Greenlet]) -> None:
+                 greenlets: Greenlets) -> None:
         self._pools = pools
-        self._metrics, self._diff1, self._pass_on, self._spawn = metrics, diff1, pass_on, spawn
+        self._metrics, self._diff1, self._pass_on, self._greenlets = metrics, diff1, pass_on, greenlets
         rng = random.Random()
         self._order = PoolOrder([Backoff(pool.backoff_min_ms / 1e3, pool.backoff_max_ms / 1e3, rng) for pool in pools])
         self.routes: list[Route] = []
@@ -75,10 +76,10 @@ class Routes:
             raise NoSeat(f"No extranonce is left on {number} pool connections")
         if number:
             log.info("no extranonce is left: opening pool connection %d", number + 1)
-        route = Route(number, self._pools[0], self._metrics, self._diff1, self._pass_on, self._notify)
+        route = Route(number, self._pools[0], self._metrics, self._diff1, self._pass_on, self._notify, self._greenlets)
         self.routes.append(route)
         route.wanted.set()
-        self._spawn(lambda: self._keep(route), f"pool connection {number + 1}")
+        self._greenlets.keep(lambda: self._keep(route), f"pool connection {number + 1}")
 
     def _notify(self) -> None:
         """Wake all who wait for a seat."""

@@ -7,6 +7,7 @@ goes out by `_fan_out`. A route outlives its connections: while there is none it
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from time import monotonic, time
 from typing import Any, Protocol
@@ -17,6 +18,7 @@ from gevent.event import Event
 from karoo import config, units
 from karoo.metrics import Metrics
 from karoo.policy.nonce import PrefixSpace, prefix_size
+from karoo.proxy.greenlets import Greenlets
 from karoo.proxy.pending import PendingShare, Verdict
 from karoo.proxy.upstream import Upstream, UpstreamError
 from karoo.stratum import difficulty as dif
@@ -44,14 +46,14 @@ class Seated(Protocol):
     def stay_below(self, ceiling: float) -> None: ...
     def change_mask(self, mask: int) -> None: ...
     def end(self, reason: str) -> None: ...
-    def tell(self, data: bytes) -> None: ...
+    def hear(self, data: bytes) -> None: ...
 
 
 class Route:
     """The sessions of one upstream connection, its jobs, and its share of the search space."""
 
     def __init__(self, number: int, pool: config.Upstream, metrics: Metrics, diff1: int,
-                 pass_on: bool, changed: Callable[[], None]) -> None:
+                 pass_on: bool, changed: Callable[[], None], greenlets: Greenlets) -> None:
         self.number = number
         self.pool = pool  # whose settings are in force; follows the connection
         self.sessions: dict[Seated, None] = {}
@@ -66,7 +68,8 @@ class Route:
         self.last_reason = ""
         self._held: list[PendingShare] = []
         self._metrics, self._diff1, self._pass_on, self._changed = metrics, diff1, pass_on, changed
-        self._publisher: gevent.Greenlet | None = None
+        self._greenlets = greenlets
+        self._publishing = False
 
     # ------------------------------------------------------------------ seats
 
@@ -83,8 +86,7 @@ class Route:
     @property
     def ceiling(self) -> float:
         """The highest difficulty that a session may hold: the current job's, or the pool's where it dropped since."""
-        assert self.jobs.current is not None
-        current = self.jobs.current.difficulty
+        current = self.jobs.current.difficulty if self.jobs.current is not None else math.inf
         return current if self.upstream is None else min(current, self.upstream.difficulty)
 
     def seat(self, session: Seated, former_id: str | None) -> bool:
@@ -216,8 +218,9 @@ class Route:
             log.info("new clean job %s of %s for %d miners: difficulty %s, network difficulty %s", notify.job_id,
                      self.upstream, len(self.sessions), units.difficulty(difficulty),
                      units.difficulty(dif.difficulty_of(notify.network_target, self._diff1)))
-        if self._publisher is None:
-            self._publisher = gevent.spawn(self._fan_out)
+        if not self._publishing:
+            self._publishing = True
+            self._greenlets.run(self._fan_out, "a job's way to the miners")
 
     def _fan_out(self) -> None:
         """Send the current job to every session that has not got it, in slices, so that shares are answered
@@ -233,12 +236,11 @@ class Route:
                     if count % FAN_OUT_SLICE == 0:
                         gevent.sleep(0.0001)
         finally:
-            self._publisher = None
+            self._publishing = False
 
     def on_difficulty(self, difficulty: float) -> None:
         """A rise counts with the next job, a drop at once."""
-        if self.is_up:
-            self._each(lambda session: session.stay_below(self.ceiling))
+        self._each(lambda session: session.stay_below(self.ceiling))
 
     def on_extranonce(self, extranonce: Extranonce) -> None:
         """In force with the next job; the former jobs stay valid under the former one."""
@@ -254,7 +256,7 @@ class Route:
         """Messages that only miners can make something of."""
         if self._pass_on or method == "client.show_message":
             line = messages.notification(method, params)
-            self._each(lambda session: session.tell(line))
+            self._each(lambda session: session.hear(line))
 
     def _each(self, do: Callable[[Seated], None]) -> None:
         """Tell every session something, in slices as a job."""
@@ -263,7 +265,7 @@ class Route:
                 do(session)
                 if count % FAN_OUT_SLICE == 0:
                     gevent.sleep(0.0001)
-        gevent.spawn(run)
+        self._greenlets.run(run, "a message to all miners")
 
     # ------------------------------------------------------------------ once a second
 

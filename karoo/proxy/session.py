@@ -146,6 +146,11 @@ class Session:
             self.log.debug("> %s", wire(data))
         self.conn.push_soon(data)
 
+    def hear(self, data: bytes) -> None:
+        """A message of the pool to all miners; not before its own handshake is over."""
+        if self.started:
+            self.tell(data)
+
     # ------------------------------------------------------------------ handshake
 
     def _take_seat(self, former_id: str | None) -> Route:
@@ -219,32 +224,32 @@ class Session:
             job = route.jobs.get(submit.job_id)
             if job is None:
                 raise JobNotFound("Job not found")
-            difficulty, share = self._judge(route, job, submit)
+            share, work = self._judge(route, job, submit)
         except StratumError as fault:
             self._refused(worker, fault)
             raise
         if not share.reaches_pool:
             self.accepted += 1
-            self._house.accounts.answered_here(worker.account, difficulty, monotonic())
+            self._house.accounts.answered_here(worker.account, work, monotonic())
             self.answer(request_id, messages.result_true(request_id))
             return
         if share.is_block:
             self._house.metrics.blocks += 1
             self.log.warning("BLOCK CANDIDATE %064x by %s in job %s", share.value, worker.account.name, submit.job_id)
         self._house.accounts.forwarded(worker.account, share.is_block)
-        route.forward(PendingShare(self, request_id, share, self.prefix, worker, difficulty))
+        route.forward(PendingShare(self, request_id, share, self.prefix, worker, work))
 
-    def _judge(self, route: Route, job: Job, submit: Submit) -> tuple[float, Share]:
-        """The difficulty that a share is judged by, and the share. Raises StratumError."""
-        difficulty, target = self.held.judged_by(job.seq)
+    def _judge(self, route: Route, job: Job, submit: Submit) -> tuple[Share, float]:
+        """The share, and the work that it is booked with (difficulty). Raises StratumError."""
+        measure = self.held.measure(job.seq)
         assert route.extranonce is not None
         other = route.extranonce.extranonce1
-        share = self._house.judge.judge(job, submit, job.extranonce1 + self.prefix, self.mask, target, time(),
-                                        None if other is job.extranonce1 else other + self.prefix)
+        share = self._house.judge.judge(job, submit, job.extranonce1 + self.prefix, self.mask, measure.lowest_target,
+                                        time(), None if other is job.extranonce1 else other + self.prefix)
         if log.isEnabledFor(logging.DEBUG):
             self.log.debug("share of job %s: difficulty %.6g of %.6g", submit.job_id,
-                           dif.difficulty_of(share.value, self.diff1), difficulty)
-        return difficulty, share
+                           dif.difficulty_of(share.value, self.diff1), measure.lowest)
+        return share, measure.work(share.value)
 
     def _refused(self, worker: Worker | None, fault: StratumError) -> None:
         self.rejected += 1
@@ -257,7 +262,7 @@ class Session:
         account, job = pending.worker.account, pending.share.job
         if verdict.accepted:
             self.accepted += 1
-            self._house.accounts.pool_accepted(account, pending.difficulty, job.difficulty, monotonic())
+            self._house.accounts.pool_accepted(account, pending.work, job.difficulty, monotonic())
             self.answer(pending.request_id, messages.result_true(pending.request_id))
             return
         self.rejected += 1
@@ -294,7 +299,7 @@ class Session:
 
     def _change_difficulty(self, difficulty: float) -> None:
         if difficulty != self.held.difficulty:
-            self.held.change(difficulty, self.sent_seq)
+            self.held.change(difficulty)
             self.tell(self._difficulty_line())
 
     def _difficulty_line(self) -> bytes:
@@ -309,23 +314,23 @@ class Session:
             return
         lines = []
         clean = self.sent_seq < job.clean_seq
-        if self.epoch != route.epoch:
-            if not self.takes_extranonce:
-                self.end("the pool gave another extranonce1, and this miner takes none without reconnecting")
-                return
-            assert route.extranonce is not None
-            clean, self.epoch = True, route.epoch
-            lines.append(messages.notification("mining.set_extranonce", [
-                (route.extranonce.extranonce1 + self.prefix).hex(), self.extranonce2_size]))
+        if self.epoch != route.epoch and not self.takes_extranonce:
+            self.end("the pool gave another extranonce1, and this miner takes none without reconnecting")
+            return
         if self._told_mask != self.mask:
             lines.append(self._mask_line())
         difficulty = effective(self._wanted, route.ceiling)
         if difficulty != self.held.difficulty:
-            self.held.change(difficulty, self.sent_seq)
+            self.held.change(difficulty)
             lines.append(self._difficulty_line())
-        self.held.forget(route.jobs.oldest_seq)
+        if self.epoch != route.epoch:
+            assert route.extranonce is not None
+            clean, self.epoch = True, route.epoch
+            lines.append(messages.notification("mining.set_extranonce", [
+                (route.extranonce.extranonce1 + self.prefix).hex(), self.extranonce2_size]))
         lines.append(job.clean_line if clean else job.line)
         self.sent_seq = job.seq
+        self.held.sent(job.seq, route.jobs.oldest_seq)
         data = b"".join(lines)
         if log.isEnabledFor(logging.DEBUG):
             self.log.debug("> %s", wire(data))

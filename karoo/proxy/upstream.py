@@ -318,7 +318,7 @@ class Upstream:
         share = pending.share
         submit = share.submit
         bits = b""
-        if submit.version_bits is not None:
+        if submit.version_bits is not None and self.mask:
             bits = b',"%08x"' % self._form.bits(share.version, share.job.notify.version, self.mask,
                                                 pending.other_form is not None)
         self._next_id += 1

@@ -92,7 +92,10 @@ def encode_id(message_id: Id) -> bytes:
     """The id as it stands on the wire."""
     if type(message_id) is int:
         return b"%d" % message_id
-    return json.dumps(message_id).encode()
+    try:
+        return json.dumps(message_id, ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # half a surrogate, which JSON can say and UTF-8 cannot
+        return json.dumps(message_id).encode()
 
 
 def request(message_id: Id, method: str, params: Any) -> bytes:

@@ -145,7 +145,7 @@ class Judge:
         bits XORed into the job's version (Bitaxe), which differs where that has bits inside the mask."""
         job, submit = share.job, share.submit
         versions = [share.version]
-        if submit.version_bits and job.notify.version & mask:
+        if submit.version_bits is not None and job.notify.version & mask:
             versions.append(job.notify.version ^ submit.version_bits)
         extranonces = [extranonce1]
         if other_extranonce1 is not None and other_extranonce1 != extranonce1:
