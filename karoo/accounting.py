@@ -6,15 +6,16 @@ Kept for every worker name over all its sessions, and once for all together.
 from __future__ import annotations
 
 import math
-from collections import deque
+from array import array
+from collections.abc import Iterator
 from typing import Any
 
 from karoo import units
 from karoo.metrics import Latency, Tally
 from karoo.stratum import difficulty as dif
 
-BUCKET = 10  # seconds
-LONGEST = 3600  # seconds that the windows reach back
+BUCKET = 15  # seconds
+BUCKETS = 3600 // BUCKET  # the windows reach back an hour
 MAX_WORKERS = 50_000  # names beyond share one account
 OTHER = "(other)"
 STALE = "stale"
@@ -22,29 +23,40 @@ MINUTES = (1, 15, 60)
 
 
 class Window:
-    """Sums in buckets of 10 s over the last hour: accepted difficulty, or shares."""
+    """Sums in buckets of 15 s over the last hour: accepted difficulty, or shares. A ring that is made when needed."""
 
-    __slots__ = ("_buckets",)
+    __slots__ = ("_newest", "_ring")
 
     def __init__(self) -> None:
-        self._buckets: deque[list[float]] = deque(maxlen=LONGEST // BUCKET + 1)
+        self._ring: array[float] | None = None
+        self._newest = 0  # number of the newest bucket; its place in the ring is that modulo BUCKETS
 
     def add(self, amount: float, now: float) -> None:
-        bucket = now // BUCKET
-        if self._buckets and self._buckets[-1][0] == bucket:
-            self._buckets[-1][1] += amount
-        else:
-            self._buckets.append([bucket, amount])
+        bucket = int(now // BUCKET)
+        if self._ring is None:
+            self._ring, self._newest = array("d", bytes(8 * BUCKETS)), bucket
+        elif bucket != self._newest:
+            self._turn(self._ring, bucket)
+        self._ring[bucket % BUCKETS] += amount
+
+    def _turn(self, ring: array[float], bucket: int) -> None:
+        """Empty the places of the buckets that were passed over, up to the present one."""
+        for passed in range(max(self._newest, bucket - BUCKETS) + 1, bucket + 1):
+            ring[passed % BUCKETS] = 0.0
+        self._newest = max(self._newest, bucket)
 
     def per_second(self, seconds: float, now: float, since: float) -> float:
         """Mean a second over the last `seconds`, or since `since` where that is shorter."""
-        first = (now - seconds) // BUCKET + 1
-        total = 0.0
-        for bucket, amount in reversed(self._buckets):
-            if bucket < first:
-                break
-            total += amount
-        return total / max(1.0, min(now - first * BUCKET, now - since))
+        if self._ring is None:
+            return 0.0
+        bucket = int(now // BUCKET)
+        self._turn(self._ring, bucket)
+        count = min(int(seconds // BUCKET), BUCKETS)
+        first, last = (bucket - count + 1) % BUCKETS, bucket % BUCKETS
+        ring = self._ring
+        total = sum(ring[first:last + 1]) if first <= last else sum(ring[first:]) + sum(ring[:last + 1])
+        covered = now - (bucket - count + 1) * BUCKET
+        return total / max(1.0, min(covered, now - since))
 
 
 class Account:
@@ -184,32 +196,21 @@ class Accounts:
                                                            "p95": round(waits[1] * 1e3, 1)},
         }
 
-    def report(self, now: float, latency: Latency) -> dict[str, Any]:
-        """The periodic report as plain data: all together, and the workers that have a session or had a share."""
-        return {"total": self.totals(now, latency),
-                "workers": [self.summary(account, now) for account in self.workers.values()]}
+    def summaries(self, now: float) -> Iterator[dict[str, Any]]:
+        """Each worker that has a session or had a share, as plain data; whoever walks may pause between two."""
+        for account in list(self.workers.values()):
+            yield self.summary(account, now)
 
 
-def report_lines(report: dict[str, Any], most: int = 50) -> list[str]:
-    """The periodic report for people: all together, then the `most` strongest workers."""
-    latency = report["total"]["pool_latency_ms"]
-    waits = f", pool answers in {latency['p50']:g} ms (p95 {latency['p95']:g} ms)" if latency else ""
-    lines = [_line("all workers", report["total"]) + waits]
-    strongest = sorted(report["workers"], key=lambda one: one["hashrate"]["15m"], reverse=True)
-    lines += [_line(one["worker"], one) for one in strongest[:most]]
-    if len(strongest) > most:
-        lines.append(f"… and {len(strongest) - most} workers more")
-    return lines
-
-
-def _line(name: str, one: dict[str, Any]) -> str:
+def report_line(one: dict[str, Any]) -> str:
+    """The summary of one worker, or of all, for people."""
     rates = " / ".join(units.hashrate(one["hashrate"][key]) for key in ("1m", "15m", "60m"))
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(one["rejected_by_reason"].items()))
-    ago = one["seconds_since_share"]
-    cadence = one["cadence_seconds"]
-    return (f"{name}: {one['accepted']} accepted ({one['below_pool']} below the pool's difficulty, "
-            f"{one['pool_accepted']} of {one['forwarded']} taken by the pool), {one['rejected']} rejected"
+    ago, cadence, latency = one["seconds_since_share"], one["cadence_seconds"], one.get("pool_latency_ms")
+    return (f"{one['worker'] or 'all workers'}: {one['accepted']} accepted ({one['below_pool']} below the pool's "
+            f"difficulty, {one['pool_accepted']} of {one['forwarded']} taken by the pool), {one['rejected']} rejected"
             + (f" ({reasons})" if reasons else "")
             + f", difficulty {units.difficulty(one['difficulty_accepted'])}, {rates} over 1/15/60 min, "
             + ("no share yet" if ago is None else f"last share {units.duration(ago)} ago")
-            + (f", one every {cadence:g} ± {one['cadence_spread_seconds']:g} s" if cadence is not None else ""))
+            + (f", one every {cadence:g} ± {one['cadence_spread_seconds']:g} s" if cadence is not None else "")
+            + (f", pool answers in {latency['p50']:g} ms (p95 {latency['p95']:g} ms)" if latency else ""))

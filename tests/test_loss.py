@@ -3,6 +3,7 @@
 import gevent
 import pytest
 
+from karoo.proxy import names
 from karoo.sim.miner import MinerOptions, SimulatedMiner
 from tests.site import EASY, POOL_DIFFICULTY
 
@@ -256,3 +257,120 @@ def test_local_authorize_false_means_passthrough_with_the_miners_own_password(si
     assert pool.shares[-1].user == "own.name"
     assert any(b'"own.name","secret"' in line.replace(b" ", b"") for line in pool.lines)
     assert not site.logged("secret")
+
+
+def test_a_share_that_waits_for_its_workers_name_gets_an_answer_when_the_pool_dies(site):
+    pool = site.pool(second_authorize="ignore")
+    proxy = site.proxy(pool)
+    miner = site.miner(proxy)
+    waiting = miner.submit_async(miner.find_share())
+    pool.wait(lambda: pool.books.methods["mining.authorize"] == 2)
+    restart(pool, forget=False)
+    assert miner.verdict(waiting)[0] == 20
+    assert proxy.accounts.total.rejected_total == 1
+
+
+def test_a_name_that_is_authorized_late_is_used_from_then_on(site, monkeypatch):
+    monkeypatch.setattr(names, "NAME_DEADLINE", 0.2)
+    pool = site.pool()
+    proxy = site.proxy(pool)
+    miner = site.miner(proxy)
+    pool.options.reply_delay = 2.0
+    first = miner.submit_async(miner.find_share())
+    site.wait_logged("does not answer")
+    pool.options.reply_delay = 0.0
+    assert miner.verdict(first, timeout=10) is True
+    assert pool.shares[-1].user == "wallet"
+    assert miner.submit(miner.find_share(), timeout=10) is True
+    assert pool.shares[-1].user == "wallet.rig"
+
+
+def test_further_names_are_authorized_with_the_pools_password(site):
+    pool = site.pool()
+    miner = site.miner(site.proxy(pool, upstream={"pass": "d=4096"}))
+    assert miner.submit(miner.find_share()) is True
+    assert any(b"wallet.rig" in line and b"d=4096" in line for line in pool.lines)
+
+
+def test_an_outage_is_over_for_all_connections_when_it_is_over_for_one(site):
+    pool = site.pool(extranonce2_size=2)
+    proxy = site.proxy(pool, upstream={"backoff_min_ms": 300, "backoff_max_ms": 60_000})
+    miners = [site.miner(proxy, extranonce=True) for _ in range(6)]
+    pool.stop()
+    site.wait(lambda: len(site.logged("next try in")) >= 12, timeout=20)
+    pool.start()
+    site.wait(lambda: all(route.is_up for route in proxy.routes.routes), timeout=10)
+    for miner in miners:
+        assert miner.submit(miner.find_share()) is True
+
+
+def test_a_pool_that_refuses_a_former_session_is_asked_without(site):
+    pool = site.pool(unknown_session="refuse")
+    miner = site.miner(site.proxy(pool), extranonce=True)
+    restart(pool, forget=True)
+    miner.wait(lambda: len(miner.jobs) == 2)
+    assert miner.submit(miner.find_share()) is True
+    assert site.logged("Unknown session")
+
+
+def test_another_pool_with_the_same_extranonce1_is_another_pool(site):
+    first, second = site.pool(), site.pool()
+    for pool in (first, second):
+        pool._new_extranonce1 = lambda: b"\x00\x00\x00\x2a"
+    proxy = site.proxy(first, second)
+    miner = site.miner(proxy, extranonce=True)
+    share = miner.find_share()
+    first.stop()
+    site.wait(lambda: not proxy.routes.routes[0].is_up)
+    held = miner.submit_async(share)
+    assert miner.verdict(held)[0] == 21
+    miner.wait(lambda: len(miner.jobs) == 2)
+    assert not second.books.refused
+
+
+def test_a_late_joiner_waits_for_the_job_that_goes_with_a_new_extranonce(site):
+    pool = site.pool()
+    proxy = site.proxy(pool)
+    site.miner(proxy, extranonce=True)
+    pool.send_to_all(b'{"id":null,"method":"mining.set_extranonce","params":["0badcafe",8]}\n')
+    site.wait_logged("changes extranonce1")
+    late = site.connect(proxy)
+    late.subscribe()
+    late.authorize("user.late")
+    assert late.request("mining.ping", []).result == "pong"
+    assert late.extranonce1.hex().startswith("0badcafe") and not late.jobs
+    pool.new_job()
+    late.wait_job()
+
+
+def test_a_share_found_before_the_mask_narrowed_is_the_pools_to_judge(site):
+    pool = site.pool()
+    miner = site.miner(site.proxy(pool), mask=0x1FFFE000)
+    share = miner.find_share(version_bits=0x1FF00000)
+    pool.set_version_mask(0x0000E000)
+    miner.wait_notification("mining.set_version_mask")
+    pool.set_version_mask(0x1FFFE000)  # this pool judges by the newest
+    assert miner.submit(share) is True
+
+
+def test_a_miner_that_leaves_while_it_waits_for_the_pool_is_gone(site):
+    pool = site.pool()
+    pool.stop()
+    proxy = site.proxy(pool)
+    for _ in range(20):
+        miner = site.connect(proxy)
+        miner.send_bytes(b'{"id":1,"method":"mining.subscribe","params":[]}\n' * 5)
+    site.wait(lambda: len(proxy.sessions) == 20)
+    for miner in site.miners:
+        miner.close()
+    site.wait(lambda: not proxy.sessions, timeout=10)
+    assert sum(proxy.metrics.turned_away.values()) <= 20
+
+
+def test_an_idle_proxy_is_not_said_to_miss_its_pool(site):
+    pool = site.pool()
+    proxy = site.proxy(pool, upstream={"idle_grace_ms": 0, "hold_ms": 100})
+    site.miner(proxy).close()
+    pool.wait(lambda: not pool.connections)
+    site.wait(lambda: proxy.routes.routes[0].upstream is None)
+    assert proxy.routes.routes[0].lost_at is None

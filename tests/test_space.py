@@ -66,16 +66,22 @@ def test_without_room_for_a_prefix_each_session_has_a_connection_of_its_own_up_t
         assert miner.submit(miner.find_share()) is True
 
 
-def test_a_freed_prefix_waits_for_its_jobs_to_be_gone(site):
+def test_a_freed_prefix_waits_for_its_jobs_to_be_gone_or_for_another_extranonce1(site):
     pool = site.pool(extranonce2_size=2)
-    proxy = site.proxy(pool, upstream={"max_connections": 1, "hold_ms": 300})
+    proxy = site.proxy(pool, upstream={"max_connections": 1})
     miner = site.miner(proxy)
     miner.close()
     site.wait_logged("disconnected")
-    assert site.connect(proxy).request("mining.subscribe", []).error[0] == 20
-    pool.new_job(clean=True)
     again = site.miner(proxy)
+    assert again.extranonce1 != miner.extranonce1, "the connection was made anew for it"
     assert again.submit(again.find_share()) is True
+    again.close()
+    site.wait(lambda: len(site.logged("disconnected")) == 2)
+    pool.new_job(clean=True)
+    site.wait(lambda: len(site.logged("new clean job")) == 3)
+    third = site.miner(proxy)
+    assert third.extranonce1 == again.extranonce1, "no job is left on which the former holder could have worked"
+    assert third.submit(third.find_share()) is True
 
 
 def test_two_connections_with_one_extranonce_are_not_used(site):
@@ -102,6 +108,10 @@ def test_the_work_accepted_here_is_the_work_that_the_pool_pays(site):
     for miner in small:
         assert miner.suggest_difficulty(EASY) is True
         miner.wait(lambda miner=miner: miner.difficulty == EASY)
+    for number in (2, 3):  # from the second job on nobody can work at the former difficulty any more
+        pool.new_job()
+        for miner in small:
+            miner.wait(lambda miner=miner, number=number: len(miner.jobs) == number)
     reached = 0
     for miner in small:
         shares = [miner.find_share() for _ in range(500)]

@@ -15,6 +15,8 @@ import gevent
 from gevent import get_hub
 from gevent.ssl import SSLSocket
 
+_OPEN_STATES = (1, 2, 3)  # ESTABLISHED, SYN_SENT, SYN_RECV of <netinet/tcp.h>
+
 
 class LineTooLong(Exception):
     """The peer sent more bytes without a line ending than are allowed."""
@@ -57,18 +59,28 @@ class Connection:
 
         Raises LineTooLong.
         """
-        while True:
+        while not self.closed:
             while self._lines:
                 line = self._lines.pop()
                 if line and line != b"\r":
                     return line
             if not self._receive():
-                return None
+                break
+        return None
 
     @property
     def has_line(self) -> bool:
         """A further line came with the one just read."""
         return bool(self._lines)
+
+    def peer_left(self) -> bool:
+        """Whether the peer has closed its side, also behind lines that were not read yet (only Linux tells)."""
+        if self.closed:
+            return True
+        try:
+            return self._sock.getsockopt(stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_INFO, 1)[0] not in _OPEN_STATES
+        except (OSError, AttributeError):
+            return False
 
     def _receive(self) -> bool:
         try:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from karoo.stratum import difficulty as dif
 
-MAX_CHANGES = 32  # remembered for the jobs in hand
+MAX_CHANGES = 16  # remembered for the jobs in hand; older ones are taken together
 
 
 @dataclass(slots=True, frozen=True)
@@ -41,13 +41,16 @@ class HeldDifficulty:
         self._diff1 = diff1
         self.difficulty = 0.0
         self._measure = Measure(0.0, 0, 0.0, 0)
-        # (first job that was sent after a change, or None; difficulty until that change), oldest first
-        self._changes: tuple[tuple[int | None, float], ...] = ()
+        # (first job sent after a change, or None; lowest and highest difficulty until that change), oldest first
+        self._changes: tuple[tuple[int | None, float, float], ...] = ()
 
     def change(self, difficulty: float) -> None:
         """The miner is told another one."""
         if self.difficulty:
-            self._changes = (*self._changes[-MAX_CHANGES:], (None, self.difficulty))
+            self._changes = (*self._changes, (None, self.difficulty, self.difficulty))
+            if len(self._changes) > MAX_CHANGES:
+                (_, low, high), (first, lower, higher), *rest = self._changes
+                self._changes = ((first, min(low, lower), max(high, higher)), *rest)
         self.difficulty = difficulty
         target = dif.target_of(difficulty, self._diff1)
         self._measure = Measure(difficulty, target, difficulty, target)
@@ -55,13 +58,15 @@ class HeldDifficulty:
     def sent(self, seq: int, oldest_seq: int) -> None:
         """The miner is sent the job with this number; the shares of jobs before `oldest_seq` count no more."""
         if self._changes:
-            self._changes = tuple((seq if first is None else first, former) for first, former in self._changes
+            self._changes = tuple((seq if first is None else first, low, high) for first, low, high in self._changes
                                   if first is None or first >= oldest_seq)
 
     def measure(self, seq: int) -> Measure:
         """What a share of the job with this number is judged by."""
         if not self._changes:
             return self._measure
-        possible = [self.difficulty, *[former for first, former in self._changes if first is None or seq <= first]]
-        lowest, highest = min(possible), max(possible)
+        lowest = highest = self.difficulty
+        for first, low, high in self._changes:
+            if first is None or seq <= first:
+                lowest, highest = min(lowest, low), max(highest, high)
         return Measure(lowest, dif.target_of(lowest, self._diff1), highest, dif.target_of(highest, self._diff1))

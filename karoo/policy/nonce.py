@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+MAX_REMEMBERED = 10_000  # former sessions that may have their prefix back, and freed prefixes before they are reused
+
 
 def prefix_size(extranonce2_size: int, setting: int | None = None) -> int:
     """Bytes of the prefix: the miner keeps 4 where the pool gives 5 or more, 2 of 4 or 3, all of less.
@@ -26,17 +28,20 @@ def prefix_size(extranonce2_size: int, setting: int | None = None) -> int:
 class PrefixSpace:
     """The prefixes of one upstream connection, each held by at most one live session.
 
-    A freed prefix is used again last, and not before the jobs that it worked on are gone:
-    its next holder starts to count where the former one did, and would find the same shares.
-    Only the session that held it (known by its session id) gets it back earlier.
+    A freed prefix is used again late, and not before the jobs that it worked on are gone: its
+    next holder starts to count where the former one did, and would find the same shares. Only
+    the session that held it (known by its session id) gets it back earlier. One whose holder
+    never got a job is as good as fresh.
     """
 
     def __init__(self, size: int) -> None:
         self.size = size
         self.capacity = 1 << 8 * size
         self._fresh = 0  # prefixes from here on were never used
+        self._unworked: list[bytes] = []
         self._held: set[bytes] = set()
-        self._freed: OrderedDict[bytes, tuple[int, str]] = OrderedDict()  # oldest first
+        self._freed: OrderedDict[bytes, int] = OrderedDict()  # -> number of the last job it worked on; oldest first
+        self._former: OrderedDict[str, bytes] = OrderedDict()  # session id -> prefix
 
     @property
     def held(self) -> int:
@@ -49,28 +54,39 @@ class PrefixSpace:
         `oldest_job` is the number of the oldest job whose shares still count, `session_id` that
         of a former session which would like its prefix back.
         """
-        prefix = self._of_former_session(session_id) if session_id else None
-        if prefix is None and self._fresh < self.capacity:
-            prefix = self._fresh.to_bytes(self.size, "big")
-            self._fresh += 1
-        elif prefix is None and self._freed:
-            oldest = next(iter(self._freed))
-            prefix = oldest if self._freed[oldest][0] < oldest_job else None
+        prefix = self._former.pop(session_id, None) if session_id else None
+        if prefix not in self._freed:
+            prefix = self._next(oldest_job)
         if prefix is not None:
             self._freed.pop(prefix, None)
             self._held.add(prefix)
         return prefix
 
-    def release(self, prefix: bytes, newest_job: int, session_id: str) -> None:
-        """Give a prefix back; `newest_job` is the number of the last job that its session may have worked on."""
-        if prefix in self._held:
-            self._held.remove(prefix)
-            self._freed[prefix] = (newest_job, session_id)
+    def _next(self, oldest_job: int) -> bytes | None:
+        if self._unworked:
+            return self._unworked.pop()
+        oldest = next(iter(self._freed), None)
+        reusable = oldest if oldest is not None and self._freed[oldest] < oldest_job else None
+        if self._fresh >= self.capacity or (reusable is not None and len(self._freed) > MAX_REMEMBERED):
+            return reusable
+        self._fresh += 1
+        return (self._fresh - 1).to_bytes(self.size, "big")
 
-    def _of_former_session(self, session_id: str) -> bytes | None:
-        # A walk over the freed ones: a session asks once in its life, and they are few.
-        return next((prefix for prefix, (_, former) in self._freed.items() if former == session_id), None)
+    def release(self, prefix: bytes, last_job: int, session_id: str) -> None:
+        """Give a prefix back; `last_job` is the number of the last job that its session was sent, -1 for none."""
+        if prefix not in self._held:
+            return
+        self._held.remove(prefix)
+        if last_job < 0:
+            self._unworked.append(prefix)
+            return
+        self._freed[prefix] = last_job
+        self._former[session_id] = prefix
+        if len(self._former) > MAX_REMEMBERED:
+            self._former.popitem(last=False)
 
     def forget_jobs(self) -> None:
         """The pool gave another extranonce1: no freed prefix stands for work done any more."""
-        self._freed = OrderedDict((prefix, (0, former)) for prefix, (_, former) in self._freed.items())
+        self._unworked += self._freed
+        self._freed.clear()
+        self._former.clear()

@@ -46,7 +46,7 @@ class House:
     """
 
     seat: Callable[[Any, str | None], Route]
-    mask: Callable[[], int]
+    mask: Callable[[Any], int]
     judge: Judge
     names: WorkerNames
     difficulty: DifficultyPolicy

@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
 
 from karoo.policy.workers import PASSTHROUGH, WorkerNames
 from karoo.proxy.pending import PendingShare
@@ -17,22 +19,33 @@ from karoo.stratum.messages import Response
 log = logging.getLogger("karoo.upstream")
 
 NAME_DEADLINE = 5.0  # seconds; shares of a new name wait so long at most
+UNANSWERED = 2  # names that a pool leaves unanswered before it is taken to know one only
 MAX_NAMES = 50_000
 
-Authorize = Callable[[str, str, Callable[["Response | None"], None], float], None]
+Authorize = Callable[[str, str, Callable[["Response | None"], None]], None]
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A name that the pool was asked to authorize, and the shares that wait for it (until `deadline`, monotonic)."""
+
+    shares: list[PendingShare]
+    deadline: float
+    overdue: bool = False
 
 
 class UpstreamNames:
     """Which names the pool knows on this connection."""
 
-    def __init__(self, policy: WorkerNames, authorize: Authorize, send: Callable[[PendingShare, bytes], None]) -> None:
+    def __init__(self, policy: WorkerNames, password: str, authorize: Authorize,
+                 send: Callable[[PendingShare, bytes], None]) -> None:
         self.policy = policy
-        self._authorize, self._send = authorize, send
+        self._password, self._authorize, self._send = password, authorize, send
         self._default = _encode(policy.default_user)
         self._of_user: dict[str, bytes] = {}  # miner's user name -> what stands on the wire
-        self._authorized = {policy.default_user: self._default}  # name at the pool -> what stands on the wire
-        self._waiting: dict[str, list[PendingShare]] = {}  # by name at the pool
-        self._takes_one_name = False
+        self._known = {policy.default_user: self._default}  # name at the pool -> what stands on the wire
+        self._asked: dict[str, _Asked] = {}  # by name at the pool: not answered yet
+        self._unanswered = 0
         self._said = False
 
     def submit(self, pending: PendingShare) -> None:
@@ -46,39 +59,54 @@ class UpstreamNames:
     def _find(self, pending: PendingShare) -> None:
         worker = pending.worker
         name = self.policy.upstream_user(worker.user)
-        if name in self._waiting:
-            self._waiting[name].append(pending)
-            return
-        known = self._authorized.get(name)
-        if known is None and (self._takes_one_name or len(self._of_user) >= MAX_NAMES):
-            known = self._default
+        known, asked = self._known.get(name), self._asked.get(name)
         if known is not None:
             if len(self._of_user) < MAX_NAMES:
                 self._of_user[worker.user] = known
             self._send(pending, known)
-            return
-        self._waiting[name] = [pending]
-        password = worker.password if self.policy.mode == PASSTHROUGH else "x"
-        self._authorize(name, password, lambda answer: self._answered(name, answer), NAME_DEADLINE)
+        elif asked is not None and not asked.overdue:
+            asked.shares.append(pending)
+        elif asked is not None or self._unanswered >= UNANSWERED or len(self._known) >= MAX_NAMES:
+            self._send(pending, self._default)
+        else:
+            self._asked[name] = _Asked([pending], monotonic() + NAME_DEADLINE)
+            password = worker.password if self.policy.mode == PASSTHROUGH else self._password
+            self._authorize(name, password, lambda answer: self._answered(name, answer))
 
     def _answered(self, name: str, answer: Response | None) -> None:
-        shares = self._waiting.pop(name, [])
-        if answer is not None and answer.result is True:
-            self._authorized[name] = _encode(name)
-        else:
-            self._authorized[name] = self._default
-            self._takes_one_name = self._takes_one_name or answer is None
-            if not self._said:
-                self._said = True
-                log.warning("the pool %s the worker name %s: such shares are credited to %s",
-                            "ignores" if answer is None else "refuses", name, self.policy.default_user)
-        for pending in shares:
-            self.submit(pending)
+        """The pool's word on a name, late ones included: what it takes late is right for the shares to come."""
+        asked = self._asked.pop(name)
+        taken = answer is not None and answer.result is True
+        if answer is not None:
+            self._known[name] = _encode(name) if taken else self._default
+            self._unanswered = 0
+        if not taken:
+            self._say("refuses" if answer is not None else "ignores", name)
+        for pending in asked.shares:
+            self._send(pending, self._known.get(name, self._default))
+
+    def sweep(self, now: float) -> None:
+        """Once a second: shares that waited too long for their name go under the connection's own user."""
+        for name, asked in list(self._asked.items()):
+            if not asked.overdue and asked.deadline <= now:
+                asked.overdue = True
+                self._unanswered += 1
+                self._say("does not answer", name)
+                shares, asked.shares = asked.shares, []
+                for pending in shares:
+                    self._send(pending, self._default)
+
+    def _say(self, does: str, name: str) -> None:
+        if not self._said:
+            self._said = True
+            log.warning("the pool %s the worker name %s: such shares are credited to %s", does, name,
+                        self.policy.default_user)
 
     def waiting(self) -> list[PendingShare]:
         """Take back the shares that still wait for their name."""
-        shares = [pending for waiting in self._waiting.values() for pending in waiting]
-        self._waiting.clear()
+        shares = [pending for asked in self._asked.values() for pending in asked.shares]
+        for asked in self._asked.values():
+            asked.shares = []
         return shares
 
 

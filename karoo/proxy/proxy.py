@@ -29,6 +29,7 @@ from karoo.stratum.share import Judge
 log = logging.getLogger("karoo.proxy")
 
 SWEEP_EVERY = 1.0  # seconds
+REPORTED_WORKERS = 50
 
 
 class Proxy:
@@ -116,7 +117,10 @@ class Proxy:
         told = 0
         for session in list(self.sessions.values()):
             conn = session.conn
-            if conn.last_heard < (after if session.workers else before):
+            if session.route is None and conn.peer_left():
+                session.end("the miner closed the connection")  # it waits for the pool and does not read
+                self.routes.wake()
+            elif conn.last_heard < (after if session.workers else before):
                 session.end("silent for too long")
             elif conn.last_sent < quiet:
                 session.repeat_difficulty()
@@ -130,14 +134,23 @@ class Proxy:
             self.report()
 
     def report(self) -> None:
-        """The periodic report: for people line by line, for machines in one record."""
-        report = self.accounts.report(monotonic(), self.metrics.pool_latency)
-        lines = accounting.report_lines(report)
-        if self.settings.log.format == "json":
-            log.info("%s", lines[0], extra={"report": report})
-        else:
-            for line in lines:
-                log.info("report: %s", line)
+        """The periodic report: a line for all together, and one for each worker (for people, of the strongest)."""
+        now = monotonic()
+        total = self.accounts.totals(now, self.metrics.pool_latency)
+        log.info("report: %s", accounting.report_line(total), extra={"report": total})
+        workers = []
+        for count, worker in enumerate(self.accounts.summaries(now), 1):
+            workers.append(worker)
+            if count % FAN_OUT_SLICE == 0:
+                gevent.sleep(0.0001)  # never delay a share for a report
+        workers.sort(key=lambda one: one["hashrate"]["15m"], reverse=True)
+        shown = workers if self.settings.log.format == "json" else workers[:REPORTED_WORKERS]
+        for count, worker in enumerate(shown, 1):
+            log.info("report: %s", accounting.report_line(worker), extra={"report": worker})
+            if count % FAN_OUT_SLICE == 0:
+                gevent.sleep(0.0001)
+        if len(shown) < len(workers):
+            log.info("report: … and %d workers more", len(workers) - len(shown))
 
     # ------------------------------------------------------------------ state
 

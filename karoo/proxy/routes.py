@@ -16,7 +16,7 @@ from karoo.policy.failover import Backoff, PoolOrder
 from karoo.proxy.greenlets import Greenlets
 from karoo.proxy.pending import NoSeat
 from karoo.proxy.routing import Route, Seated
-from karoo.proxy.upstream import Redirected, Upstream, UpstreamError
+from karoo.proxy.upstream import Redirected, SessionRefused, Upstream, UpstreamError
 
 log = logging.getLogger("karoo.upstream")
 
@@ -34,8 +34,9 @@ class Routes:
                  greenlets: Greenlets) -> None:
         self._pools = pools
         self._metrics, self._diff1, self._pass_on, self._greenlets = metrics, diff1, pass_on, greenlets
-        rng = random.Random()
-        self._order = PoolOrder([Backoff(pool.backoff_min_ms / 1e3, pool.backoff_max_ms / 1e3, rng) for pool in pools])
+        self._rng = random.Random()
+        self._reached = Event()  # pulses when a route got through to a pool
+        self._reached_pool: int | None = None
         self.routes: list[Route] = []
         self._changed = Event()
         self._waiting = 0  # sessions that wait for a seat
@@ -44,45 +45,51 @@ class Routes:
 
     def seat(self, session: Seated, former_id: str | None) -> Route:
         """The route that a session now belongs to; waits for the pool up to hold_ms. Raises NoSeat."""
-        return self._wait_for(lambda route: route.seat(session, former_id))
+        return self._wait_for(session, lambda route: route.seat(session, former_id))
 
-    def mask(self) -> int:
+    def mask(self, session: Seated) -> int:
         """The pool's version-rolling mask; waits for the pool up to hold_ms. Raises NoSeat."""
-        return self._wait_for(lambda route: True).mask
+        return self._wait_for(session, lambda route: True).mask
 
-    def _wait_for(self, suits: Callable[[Route], bool]) -> Route:
+    def _wait_for(self, session: Seated, suits: Callable[[Route], bool]) -> Route:
         """The first route that is up and suits; opens one where all that are up do not."""
         hold = self._pools[0].hold_ms / 1e3
         give_up_at = monotonic() + hold
         self._waiting += 1
         try:
-            while True:
+            while not session.gone:
                 for route in self.routes:
                     if route.is_up and suits(route):
                         return route
                 if all(route.is_up for route in self.routes):
-                    self._open_another()
+                    self._make_room()
                 for route in self.routes:
                     route.wanted.set()
                 left = give_up_at - monotonic()
                 if left <= 0 or not self._changed.wait(left):
                     raise NoSeat(f"No pool can be reached for {units.duration(hold)}; {self._why()}")
+            raise NoSeat("Closed while it waited for the pool")
         finally:
             self._waiting -= 1
 
+    def _make_room(self) -> None:
+        """Every connection is full: open another one, or get an abandoned one a new extranonce1. Raises NoSeat."""
+        if len(self.routes) < self._pools[0].max_connections:
+            self._open_another()
+        elif not any(route.renew() for route in self.routes):
+            raise NoSeat(f"No extranonce is left on {len(self.routes)} pool connections")
+
     def _open_another(self) -> None:
         number = len(self.routes)
-        if number >= self._pools[0].max_connections:
-            raise NoSeat(f"No extranonce is left on {number} pool connections")
         if number:
             log.info("no extranonce is left: opening pool connection %d", number + 1)
-        route = Route(number, self._pools[0], self._metrics, self._diff1, self._pass_on, self._notify, self._greenlets)
+        route = Route(number, self._pools[0], self._metrics, self._diff1, self._pass_on, self.wake, self._greenlets)
         self.routes.append(route)
         route.wanted.set()
         self._greenlets.keep(lambda: self._keep(route), f"pool connection {number + 1}")
 
-    def _notify(self) -> None:
-        """Wake all who wait for a seat."""
+    def wake(self) -> None:
+        """Let all who wait for a seat look again."""
         self._changed.set()
         self._changed.clear()
 
@@ -93,46 +100,63 @@ class Routes:
 
     def _keep(self, route: Route) -> None:
         """Keep a route connected for as long as it has sessions."""
+        order = PoolOrder([Backoff(pool.backoff_min_ms / 1e3, pool.backoff_max_ms / 1e3, self._rng)
+                           for pool in self._pools])
         session_ids: dict[int, str | None] = {}  # by pool: what to resume
+        doubted: set[int] = set()  # pools where a connection ended when it was to resume
         redirected: tuple[int, tuple[str, int]] | None = None
         while True:
             route.wanted.wait()
-            index, wait = (redirected[0], 0.0) if redirected else self._order.next(monotonic())
+            index, wait = (redirected[0], 0.0) if redirected else order.next(monotonic())
             if wait:
-                gevent.sleep(wait)
+                if self._reached.wait(wait) and self._reached_pool is not None:
+                    order.succeeded(self._reached_pool)  # another route got through: no reason to wait
                 continue
-            upstream = Upstream(self._pools[index], route, self._metrics, session_id=session_ids.get(index),
+            former = None if route.fresh_start else session_ids.get(index)
+            upstream = Upstream(self._pools[index], route, self._metrics, session_id=former,
                                 address=redirected[1] if redirected else None)
-            redirected = None
+            route.fresh_start, redirected, reason, pause = False, None, "the proxy stops", 0.0
             try:
                 log.info("connecting to %s", upstream)
                 upstream.open()
                 self._refuse_a_double(upstream)
-                self._order.succeeded(index)
+                order.succeeded(index)
                 session_ids[index] = upstream.session_id
                 route.opened(upstream)
+                self._tell_reached(index)
                 upstream.relay()
-            except Redirected as order:
-                redirected = index, (order.host, order.port)
-                self._ended(route, upstream, order)
-                gevent.sleep(order.wait)
+            except Redirected as asked:
+                redirected, reason, pause = (index, (asked.host, asked.port)), str(asked), asked.wait
             except UpstreamError as failure:
+                reason = str(failure)
+                if isinstance(failure, SessionRefused) and (failure.sure or index in doubted):
+                    session_ids.pop(index, None)
+                    doubted.discard(index)
+                    continue
+                if isinstance(failure, SessionRefused):
+                    doubted.add(index)
                 steady = route.upstream is upstream and monotonic() - upstream.connected_at > STEADY
-                self._ended(route, upstream, failure)
-                if route.wanted.is_set():
-                    wait = 0.0 if steady else self._order.failed(index, monotonic())
-                    log.warning("%s: %s; %s", upstream, failure,
-                                f"next try in {wait:.1f} s" if wait else "connecting again")
+                if not steady and route.wanted.is_set() and not route.fresh_start:
+                    reason += f"; next try in {order.failed(index, monotonic()):.1f} s"
+            except Exception:
+                reason = "a bug in the proxy"
+                raise
             finally:
-                upstream.close()
+                self._ended(route, upstream, reason)
+            gevent.sleep(pause)
 
-    def _ended(self, route: Route, upstream: Upstream, reason: UpstreamError) -> None:
-        upstream.close(reason)
-        self._metrics.upstream_losses.count(str(reason))
-        route.lost(str(reason))
-        if not route.wanted.is_set():
-            log.info("%s: %s", upstream, reason)
-        self._notify()
+    def _tell_reached(self, index: int) -> None:
+        """A pool answers: the routes that wait to try it again need not."""
+        self._reached_pool = index
+        self._reached.set()
+        self._reached.clear()
+
+    def _ended(self, route: Route, upstream: Upstream, reason: str) -> None:
+        upstream.close(UpstreamError(reason))
+        route.lost(reason)
+        self._metrics.upstream_losses.count(reason.partition(";")[0])
+        log.log(logging.WARNING if route.wanted.is_set() else logging.INFO, "%s: %s", upstream, reason)
+        self.wake()
 
     def _refuse_a_double(self, upstream: Upstream) -> None:
         """Two connections with one extranonce1 would do the same work twice."""

@@ -42,6 +42,8 @@ class Seated(Protocol):
     session_id: str
     sent_seq: int
 
+    @property
+    def gone(self) -> bool: ...
     def deliver(self, job: Job) -> None: ...
     def stay_below(self, ceiling: float) -> None: ...
     def change_mask(self, mask: int) -> None: ...
@@ -61,7 +63,9 @@ class Route:
         self.prefixes: PrefixSpace | None = None
         self.upstream: Upstream | None = None
         self.extranonce: Extranonce | None = None
+        self._origin: tuple[str, int, str] | None = None  # where that came from: others may give the same
         self.epoch = 0  # counts the pool's extranonces: a session of an older one must be told
+        self.fresh_start = False  # the next connection is not to resume the former session
         self.wanted = Event()  # somebody needs the connection
         self.lost_at: float | None = None
         self._needed_at = monotonic()
@@ -100,12 +104,20 @@ class Route:
         self.sessions[session] = None
         return True
 
+    def renew(self) -> bool:
+        """Nobody is on it and no prefix is left (the former ones' jobs still count): dial for another extranonce1."""
+        if self.sessions or self.upstream is None:
+            return False
+        self.fresh_start = True
+        self.upstream.close(UpstreamError("its extranonce space is used up"))
+        return True
+
     def leave(self, session: Seated) -> None:
         """A session ended: its prefix is free once its jobs are gone."""
         if session in self.sessions:
             del self.sessions[session]
             if self.prefixes is not None:
-                self.prefixes.release(session.prefix, self.jobs.seq, session.session_id)
+                self.prefixes.release(session.prefix, session.sent_seq, session.session_id)
             self._needed_at = monotonic()
             self._changed()
 
@@ -114,7 +126,9 @@ class Route:
     def opened(self, upstream: Upstream) -> None:
         """A handshake succeeded and a job is there: the sessions go on with this connection."""
         assert upstream.extranonce is not None
-        resumed = upstream.extranonce == self.extranonce
+        origin = (upstream.host, upstream.port, upstream.pool.user)
+        resumed = (upstream.extranonce, origin) == (self.extranonce, self._origin)
+        self._origin = origin
         self.upstream, self.pool = upstream, upstream.pool
         self.lost_at, self.last_reason = None, ""
         if not resumed:
@@ -158,7 +172,7 @@ class Route:
         self.last_reason = reason
         if upstream is None:
             return
-        self.lost_at = monotonic()
+        self.lost_at = monotonic() if self.sessions else None
         for pending in upstream.orphans():
             self._refuse(pending, LOST)
 
@@ -210,7 +224,7 @@ class Route:
         assert self.extranonce is not None
         self._metrics.jobs += 1
         self._metrics.last_notify = time()
-        job = self.jobs.add(notify, self.extranonce.extranonce1, difficulty)
+        job = self.jobs.add(notify, self.extranonce.extranonce1, difficulty, self.mask)
         self._changed()
         if job is None:
             return

@@ -157,8 +157,6 @@ class Session:
         """Its route; waits for one at the first call."""
         if self.route is None:
             self.route = self._house.seat(self, former_id)
-            if self.conn.closed:  # cut while it waited
-                raise NoSeat("Closed while it waited for the pool")
             self.mask = self.asked_mask & self.route.mask
         return self.route
 
@@ -191,8 +189,14 @@ class Session:
         """Subscribed and authorized: difficulty and the current job follow at once."""
         if self.started and self.sent_seq < 0 and self.route is not None:
             job = self.route.jobs.current
-            if job is not None:
-                self.deliver(job)
+            extranonce = self.route.extranonce
+            if job is not None and extranonce is not None and job.extranonce1 == extranonce.extranonce1:
+                self.deliver(job)  # else the pool just changed it: wait for the job that goes with the new one
+
+    @property
+    def gone(self) -> bool:
+        """Its connection is closed, though `run` may not have noticed yet."""
+        return self.conn.closed
 
     @property
     def started(self) -> bool:
@@ -244,7 +248,8 @@ class Session:
         measure = self.held.measure(job.seq)
         assert route.extranonce is not None
         other = route.extranonce.extranonce1
-        share = self._house.judge.judge(job, submit, job.extranonce1 + self.prefix, self.mask, measure.lowest_target,
+        mask = self.asked_mask & (job.version_mask | route.mask)
+        share = self._house.judge.judge(job, submit, job.extranonce1 + self.prefix, mask, measure.lowest_target,
                                         time(), None if other is job.extranonce1 else other + self.prefix)
         if log.isEnabledFor(logging.DEBUG):
             self.log.debug("share of job %s: difficulty %.6g of %.6g", submit.job_id,
@@ -338,7 +343,7 @@ class Session:
 
     def grant_mask(self) -> int:
         """The version bits that it may roll, as its configure is answered: what it asked for and the pool allows."""
-        mask = self.route.mask if self.route is not None else self._house.mask()
+        mask = self.route.mask if self.route is not None else self._house.mask(self)
         self.mask = self._told_mask = self.asked_mask & mask
         return self.mask
 

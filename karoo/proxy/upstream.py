@@ -41,6 +41,17 @@ class UpstreamError(Exception):
     """The connection ended or never came about; the text says why."""
 
 
+class SessionRefused(UpstreamError):
+    """The pool did not like the id of the session that was to be resumed: try again without.
+
+    ``sure`` when it said so; a connection that ended there may have had other reasons.
+    """
+
+    def __init__(self, why: str, sure: bool) -> None:
+        super().__init__(f"{why} (with a former session's id)")
+        self.sure = sure
+
+
 class Redirected(UpstreamError):
     """The pool asked us to come back at another address."""
 
@@ -86,7 +97,8 @@ class Upstream:
         self.connected_at = 0.0
         self.handshake_seconds: dict[str, float] = {}
         self.refused: list[str] = []  # what the pool does not do, in words
-        self.names = UpstreamNames(WorkerNames(pool.worker_names, pool.user), self._authorize, self._send_share)
+        self.names = UpstreamNames(WorkerNames(pool.worker_names, pool.user), pool.password, self._authorize,
+                                   self._send_share)
         self._form = VersionForm()
         self._events, self._metrics = events, metrics
         self._conn: Connection | None = None
@@ -141,10 +153,14 @@ class Upstream:
             self.refused.append(f"version rolling: {failure}")
 
     def _subscribe(self, deadline: float) -> None:
-        params = [AGENT, self.session_id] if self.session_id else [AGENT]
-        answer = self._call("mining.subscribe", params, deadline)
-        if answer.error is not None or answer.result is None:
-            raise UpstreamError(f"mining.subscribe refused: {_words(answer)}")
+        resume = self.session_id
+        try:
+            answer = self._call("mining.subscribe", [AGENT, resume] if resume else [AGENT], deadline)
+        except (UpstreamError, TimeoutError) as failure:
+            raise SessionRefused(str(failure), sure=False) if resume else failure from None
+        if answer.error or answer.result is None:
+            refused = f"mining.subscribe refused: {_words(answer)}"
+            raise SessionRefused(refused, sure=True) if resume else UpstreamError(refused)
         self.session_id, self.extranonce = methods.subscribe_result(answer.result)
 
     def _authorize_first(self, deadline: float) -> None:
@@ -237,10 +253,10 @@ class Upstream:
     def _on_verdict(self, pending: PendingShare, verdict: Verdict) -> None:
         """Hand a verdict on; a share whose version bits the pool may have misread is sent once more first."""
         if pending.share.submit.version_bits is not None:
-            job_version, other = pending.share.job.notify.version, pending.other_form is not None
+            job, other = pending.share.job, pending.other_form is not None
             if verdict.accepted:
-                self._form.accepted(job_version, self.mask, other)
-            elif not other and self._form.may_be_misread(verdict.code, job_version, self.mask):
+                self._form.accepted(job.notify.version, job.version_mask, other)
+            elif not other and self._form.may_be_misread(verdict.code, job.notify.version, job.version_mask):
                 pending.other_form = verdict
                 self.names.submit(pending)
                 return
@@ -316,16 +332,16 @@ class Upstream:
 
     def _send_share(self, pending: PendingShare, user_json: bytes) -> None:
         share = pending.share
-        submit = share.submit
+        job, submit = share.job, share.submit
         bits = b""
-        if submit.version_bits is not None and self.mask:
-            bits = b',"%08x"' % self._form.bits(share.version, share.job.notify.version, self.mask,
+        if submit.version_bits is not None and job.version_mask:  # a pool without version rolling wants 5 parameters
+            bits = b',"%08x"' % self._form.bits(share.version, job.notify.version, job.version_mask,
                                                 pending.other_form is not None)
         self._next_id += 1
         self._owed[self._next_id] = pending
         pending.sent_at = monotonic()
         line = b'{"id":%d,"method":"mining.submit","params":[%s,%s,"%s","%08x","%08x"%s]}\n' % (
-            self._next_id, user_json, share.job.id_json, (pending.prefix + submit.extranonce2).hex().encode(),
+            self._next_id, user_json, job.id_json, (pending.prefix + submit.extranonce2).hex().encode(),
             submit.ntime, submit.nonce, bits)
         assert self._conn is not None
         if share.is_block:
@@ -335,9 +351,8 @@ class Upstream:
         if log.isEnabledFor(logging.DEBUG):
             log.debug("%s > %s", self, wire(line))
 
-    def _authorize(self, user: str, password: str, on_answer: Callable[[Response | None], None],
-                   seconds: float) -> None:
-        self.request("mining.authorize", [user, password], on_answer, seconds)
+    def _authorize(self, user: str, password: str, on_answer: Callable[[Response | None], None]) -> None:
+        self.request("mining.authorize", [user, password], on_answer, ANSWER_DEADLINE)
 
     def _push(self, data: bytes) -> None:
         if log.isEnabledFor(logging.DEBUG):
@@ -354,6 +369,7 @@ class Upstream:
 
     def sweep(self, now: float) -> None:
         """Once a second: give up on answers that are overdue, and on a pool that is silent."""
+        self.names.sweep(now)
         for key, owed in list(self._owed.items()):
             if isinstance(owed, PendingShare):
                 if owed.sent_at + ANSWER_DEADLINE <= now:
@@ -373,16 +389,18 @@ class Upstream:
 
     def orphans(self) -> list[PendingShare]:
         """After the end: the shares whose verdict will not come. Other requests are told that there is no answer."""
+        shares = self.names.waiting()  # first: the answer None to an authorization would send them
         owed, self._owed = list(self._owed.values()), {}
-        shares = [one for one in owed if isinstance(one, PendingShare)]
         for one in owed:
-            if isinstance(one, _Call):
+            if isinstance(one, PendingShare):
+                shares.append(one)
+            else:
                 one.on_answer(None)
-        return shares + self.names.waiting()
+        return shares
 
 
 def _verdict(response: Response) -> Verdict:
-    if response.result is True and response.error is None:
+    if response.result is True and not response.error:
         return ACCEPTED
     code, text = methods.error_words(response.error, response.reject_reason)
     return Verdict(False, code, text, response.error)

@@ -14,6 +14,7 @@ _CHOICES = {
     "configure": ("accept", "error", "ignore"),
     "extranonce_subscribe": ("accept", "error", "ignore"),
     "error_form": ("array", "object", "string", "reason", "null"),
+    "unknown_session": ("accept", "refuse"),
     "first_member": ("pairs", "pair", "null", "string"),
     "version_form": ("bip310", "xor"),
 }
@@ -38,6 +39,7 @@ class PoolOptions:
         on its connection (ckpool), otherwise any name does once one is.
     configure, extranonce_subscribe: accept, error, or ignore (no answer at all).
     resume: a subscribe with the id of a former session gets its extranonce1 again, its jobs still known.
+    unknown_session: accept (a new session), or refuse a subscribe with the id of a session that is not known.
     subscribe_first: drops who sends anything but configure before subscribe (ckpool).
     strict_difficulty: a new difficulty counts at once for the jobs sent before (public-pool).
     strict_hex: ntime, nonce and version bits must be 8 digits each.
@@ -70,6 +72,7 @@ class PoolOptions:
     configure: str = "accept"
     extranonce_subscribe: str = "accept"
     resume: bool = True
+    unknown_session: str = "accept"
     subscribe_first: bool = False
     strict_difficulty: bool = False
     strict_hex: bool = True

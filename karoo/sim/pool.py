@@ -27,6 +27,7 @@ from karoo.sim.pool_client import PoolClient
 from karoo.sim.pool_judge import Session
 from karoo.sim.work import WorkMaker
 from karoo.stratum import messages
+from karoo.stratum.errors import StratumError
 from karoo.stratum.job import Job, JobTable
 from karoo.stratum.share import Judge
 
@@ -150,7 +151,7 @@ class SimulatedPool:
         gevent.killall([client.greenlet for client in clients if client.greenlet is not gevent.getcurrent()], timeout=5)
 
     def open_session(self, client: PoolClient, session_id: str | None) -> Session:
-        """The session of a subscribe: the one it asks for if it is known, else a new one.
+        """The session of a subscribe: the one it asks for if it is known, else a new one (or StratumError).
 
         Who resumes takes over: a half-dead former connection of the same session is cut.
         """
@@ -158,6 +159,8 @@ class SimulatedPool:
         if session is not None:
             self._cut([other for other in self.connections if other.session is session], abruptly=True)
             return session
+        if session_id and self.options.unknown_session == "refuse":
+            raise StratumError("Unknown session")
         session = Session(f"{self._random.getrandbits(32):08x}", self._new_extranonce1())
         self._sessions[session.session_id] = session
         if len(self._sessions) > KEEP_SESSIONS:

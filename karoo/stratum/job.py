@@ -20,9 +20,9 @@ class Job:
     ``wire_id`` is its name towards the miners: the pool's own, unless that was used before
     for other work; ``id_json`` the pool's own as it goes back to it. ``prevhash`` is in header
     order. ``extranonce1`` is the pool's, without a session's prefix. ``difficulty`` is the pool's
-    when it sent the job. ``seq`` counts the jobs of a route, ``clean_seq`` is that of the last
-    clean one. ``line`` and ``clean_line`` are what miners are sent. ``seen`` holds the keys of
-    the shares found good.
+    when it sent the job, ``version_mask`` its mask for rolled bits then. ``seq`` counts the jobs
+    of a route, ``clean_seq`` is that of the last clean one. ``line`` and ``clean_line`` are what
+    miners are sent. ``seen`` holds the keys of the shares found good.
     """
 
     notify: Notify
@@ -30,6 +30,7 @@ class Job:
     seq: int
     extranonce1: bytes
     difficulty: float
+    version_mask: int
     target: int
     network_target: int
     clean_seq: int
@@ -72,7 +73,7 @@ class JobTable:
         """The number of the oldest job that still counts; one past the newest when none does."""
         return next(iter(self._jobs.values())).seq if self._jobs else self._seq + 1
 
-    def add(self, notify: Notify, extranonce1: bytes, difficulty: float) -> Job | None:
+    def add(self, notify: Notify, extranonce1: bytes, difficulty: float, version_mask: int = 0) -> Job | None:
         """The job for a mining.notify, now the current one; None when the pool only said the current one again.
 
         A clean job makes the earlier ones stale.
@@ -83,10 +84,11 @@ class JobTable:
             self.clear()
         self._seq += 1
         wire_id = notify.job_id
-        if wire_id in self._jobs or wire_id in self._retired:
-            wire_id = f"{notify.job_id}.{self._seq:x}"
+        while wire_id in self._jobs or wire_id in self._retired:
+            wire_id += f".{self._seq:x}"
         job = Job(
-            notify, wire_id, self._seq, extranonce1, difficulty, target=dif.target_of(difficulty, self._diff1),
+            notify, wire_id, self._seq, extranonce1, difficulty, version_mask,
+            target=dif.target_of(difficulty, self._diff1),
             network_target=notify.network_target, clean_seq=self._clean_seq, prevhash=swap_words(notify.prevhash),
             id_json=messages.encode_id(notify.job_id),
             line=messages.notification("mining.notify", notify.params(wire_id, notify.clean)),
