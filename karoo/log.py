@@ -9,7 +9,7 @@ import sys
 import time
 from typing import TextIO
 
-_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
+_UNSAFE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
 _EXTRAS = ("session", "peer", "worker", "report")
 
 
@@ -37,7 +37,9 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
-        message = clean(record.getMessage()).replace("\n", "\\n")
+        session = getattr(record, "session", None)
+        who = f"#{session} {record.peer} {record.worker or '-'}: " if session is not None else ""  # type: ignore[attr-defined]
+        message = clean(who + record.getMessage()).replace("\n", "\\n")
         line = f"{stamp} {record.levelname:<7} {record.name:<15} {message}"
         return f"{line}\n{clean(self.formatException(record.exc_info))}" if record.exc_info else line
 

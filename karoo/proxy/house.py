@@ -55,9 +55,9 @@ class House:
 
 
 class SessionLog(logging.LoggerAdapter):  # type: ignore[type-arg]
-    """Puts id, address and worker in front of a session's lines."""
+    """Gives a session's lines its number, address and worker, which the formatters show."""
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
         session: Any = self.extra["session"]  # type: ignore[index]
         kwargs["extra"] = {"session": session.number, "peer": session.conn.peer, "worker": session.worker_name}
-        return f"#{session.number} {session.conn.peer} {session.worker_name or '-'}: {msg}", kwargs
+        return msg, kwargs

@@ -30,6 +30,7 @@ from karoo.stratum.methods import Extranonce, Notify
 log = logging.getLogger("karoo.routing")
 
 FAN_OUT_SLICE = 250  # miners between two short pauses: at 5,000 miners a share waits 6 ms at most
+MAX_PASSED_ON = 64  # a miner's questions must leave room for shares
 LOST = Verdict(False, 20, "connection to the pool lost before it answered")
 CHANGED = Verdict(False, 21, "the pool gave other work after a lost connection")
 FULL = Verdict(False, 20, "pool away, and too many shares wait for it")
@@ -73,6 +74,7 @@ class Route:
         self._held: list[PendingShare] = []
         self._metrics, self._diff1, self._pass_on, self._changed = metrics, diff1, pass_on, changed
         self._greenlets = greenlets
+        self._passed_on = 0  # miners' requests that the pool owes answers to
         self._publishing = False
 
     # ------------------------------------------------------------------ seats
@@ -207,10 +209,16 @@ class Route:
 
     def ask(self, method: str, params: Any, on_answer: Callable[[Response | None], None]) -> None:
         """Pass a miner's request of another method on to the pool; None is the answer where there is no pool."""
-        if self.upstream is None or not self._pass_on:
+        if self.upstream is None or self._passed_on >= MAX_PASSED_ON:
             on_answer(None)
-        else:
-            self.upstream.request(method, params, on_answer, 30.0)
+            return
+        self._passed_on += 1
+
+        def answered(answer: Response | None) -> None:
+            self._passed_on -= 1
+            on_answer(answer)
+
+        self.upstream.request(method, params, answered, 30.0)
 
     @property
     def passes_on(self) -> bool:
