@@ -40,7 +40,8 @@ class PrefixSpace:
         self._fresh = 0  # prefixes from here on were never used
         self._unworked: list[bytes] = []
         self._held: set[bytes] = set()
-        self._freed: OrderedDict[bytes, int] = OrderedDict()  # -> number of the last job it worked on; oldest first
+        # -> number of the last job it worked on, and its former session; oldest first
+        self._freed: OrderedDict[bytes, tuple[int, str]] = OrderedDict()
         self._former: OrderedDict[str, bytes] = OrderedDict()  # session id -> prefix
 
     @property
@@ -54,8 +55,10 @@ class PrefixSpace:
         `oldest_job` is the number of the oldest job whose shares still count, `session_id` that
         of a former session which would like its prefix back.
         """
-        prefix = self._former.pop(session_id, None) if session_id else None
-        if prefix not in self._freed:
+        former = self._former.pop(session_id, None) if session_id else None
+        if former is not None and self._freed.get(former, (0, ""))[1] == session_id:  # nobody had it since
+            prefix: bytes | None = former
+        else:
             prefix = self._next(oldest_job)
         if prefix is not None:
             self._freed.pop(prefix, None)
@@ -66,7 +69,7 @@ class PrefixSpace:
         if self._unworked:
             return self._unworked.pop()
         oldest = next(iter(self._freed), None)
-        reusable = oldest if oldest is not None and self._freed[oldest] < oldest_job else None
+        reusable = oldest if oldest is not None and self._freed[oldest][0] < oldest_job else None
         if self._fresh >= self.capacity or (reusable is not None and len(self._freed) > MAX_REMEMBERED):
             return reusable
         self._fresh += 1
@@ -80,7 +83,7 @@ class PrefixSpace:
         if last_job < 0:
             self._unworked.append(prefix)
             return
-        self._freed[prefix] = last_job
+        self._freed[prefix] = (last_job, session_id)
         self._former[session_id] = prefix
         if len(self._former) > MAX_REMEMBERED:
             self._former.popitem(last=False)
