@@ -87,14 +87,14 @@ def _add_miner(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("url", metavar="URL", help="stratum+tcp://host:port, or host:port")
     parser.add_argument("--user", required=True, help="a {n} in it becomes the miner's number")
     parser.add_argument("--password", default="x")
-    parser.add_argument("--count", type=int, default=1, help="so many miners, each a session of its own")
+    parser.add_argument("--count", type=_count, default=1, help="so many miners, each a session of its own")
     parser.add_argument("--hashrate", type=_positive, metavar="H/S", help="of each; as fast as the CPU goes without it")
     parser.add_argument("--version-rolling", action="store_true", help="roll version bits, as ASICs do")
     parser.add_argument("--agent", help="the program that it says it is")
     parser.add_argument("--suggest-difficulty", type=_positive, metavar="D")
     parser.add_argument("--algorithm", choices=("sha256d", "scrypt"), default="sha256d")
     parser.add_argument("--seconds", type=_positive, help="end after so many seconds")
-    parser.add_argument("--shares", type=int, help="end after so many accepted shares")
+    parser.add_argument("--shares", type=_count, help="end after so many accepted shares")
     parser.add_argument("--parent", type=int, metavar="PID", help=argparse.SUPPRESS)
 
 
@@ -112,6 +112,12 @@ def _positive(text: str) -> float:
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
     return value
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
 
 
 def _fail(text: str, code: int) -> int:

@@ -102,7 +102,8 @@ def test_version_and_help(karoo):
 
 
 @pytest.mark.parametrize("words", [["frobnicate"], ["run"], ["demo", "--seconds", "-1"], ["demo", "--http-port", "9e9"],
-                                   ["simulate-miner", "http://x", "--user", "u"], []])
+                                   ["simulate-miner", "http://x", "--user", "u"], [],
+                                   ["simulate-miner", "x:1", "--user", "u", "--count", "0"]])
 def test_wrong_words_are_a_usage_error(karoo, words):
     program = karoo(*words)
     assert program.end() == 2
@@ -118,7 +119,7 @@ def test_the_example_configuration_is_printed_and_right(karoo, tmp_path):
     assert program.end() == 0 and "is right" in program.text
 
 
-@pytest.mark.parametrize("words", [["run", "-c"], ["-c"], ["check", "-c"]])
+@pytest.mark.parametrize("words", [["run", "-c"], ["-c"], ["check", "--config"]])
 def test_a_faulty_configuration_lists_its_faults_and_is_not_to_be_retried(karoo, tmp_path, words):
     path = configuration(tmp_path, vardif={}, shares={"algorithm": "md5"})
     program = karoo(*words, path)

@@ -87,9 +87,8 @@ def test_a_changed_bit_of_the_job_is_refused(algorithm, vector, field):
     fields = ("", "prevhash", "coinb1", "coinb2", "branch", "version", "nbits", "ntime of the job")
     index = fields.index(field)
     if field == "branch":
-        if not notify[4]:
-            pytest.skip("a block of one transaction has no branches")
-        notify[4][-1] = flipped(notify[4][-1])
+        # a block of one transaction has none: then one too many is the change
+        notify[4] = [*notify[4][:-1], flipped(notify[4][-1])] if notify[4] else ["00" * 32]
     elif field == "ntime of the job":  # does not stand in the header: only bounds the share's
         notify[7] = f"{int(case.submit_params[3], 16) + 1:08x}"
     else:

@@ -14,7 +14,8 @@ from typing import Any
 import gevent
 import ujson
 from flask import Flask, Response, abort, request
-from gevent.pywsgi import WSGIServer
+from gevent.pool import Pool
+from gevent.pywsgi import WSGIHandler, WSGIServer
 from greenlet import greenlet
 
 from karoo import config
@@ -25,6 +26,8 @@ log = logging.getLogger("karoo.web")
 CACHE_SECONDS = 1.0
 SLICE = 250  # sessions between two pauses while a long answer is built
 MAX_STACKS = 200
+REQUEST_SECONDS = 10.0  # silence allowed to whoever asks for a page
+MAX_CONNECTIONS = 64  # pages asked for at a time; further ones wait
 
 Snapshot = Callable[[], dict[str, Any]]
 Sessions = Callable[[], Iterator[dict[str, Any]]]
@@ -48,44 +51,48 @@ class Status:
         return self._text
 
     def _build(self) -> None:
+        """In slices, so that no share is delayed for a page."""
         try:
-            self._text = ujson.dumps(self.data(), escape_forward_slashes=False)
+            texts, active, difficulty = [], 0, 0.0
+            addresses: Counter[str] = Counter()
+            for count, client in enumerate(self._sessions(), 1):
+                texts.append(_dumps(client))
+                active += client["diff"] > 0
+                difficulty += client["diff"]
+                addresses[client["ip"].rpartition(":")[0]] += 1
+                if count % SLICE == 0:
+                    gevent.sleep(0.0001)
+            state = self._snapshot()
+            rest = self._original(state) | {
+                "vardiff": self._vardiff(len(texts), active, difficulty, state["accounts"]["shares_per_second"]),
+                "ratelimit": self._ratelimit(len(texts), len(addresses)), **state}
+            self._text = f'{_dumps(rest)[:-1]},"clients":[{",".join(texts)}]}}\n'
             self._built_at = monotonic()
         finally:
             self._building = None
 
-    def data(self) -> dict[str, Any]:
-        clients: list[dict[str, Any]] = []
-        for client in self._sessions():
-            clients.append(client)
-            if len(clients) % SLICE == 0:
-                gevent.sleep(0.0001)  # never delay a share for a page
-        state = self._snapshot()
+    def _original(self, state: dict[str, Any]) -> dict[str, Any]:
+        """The fields that the original Karoo's page has, of the first pool connection that is up."""
         route = next((one for one in state["routes"] if one["up"]), state["routes"][0] if state["routes"] else {})
-        totals = state["accounts"]
-        return {
-            "upstream": bool(route.get("up")), "extranonce1": route.get("extranonce1", ""),
-            "extranonce2_size": route.get("extranonce2_size", 0), "last_notify_unix": state["last_notify_unix"],
-            "last_diff": route.get("difficulty", 0), "shares_ok": totals["accepted"], "shares_bad": totals["rejected"],
-            "clients": clients, "vardiff": self._vardiff(clients, totals), "ratelimit": self._ratelimit(clients),
-            **{key: value for key, value in state.items() if key != "last_notify_unix"},
-        }
+        return {"upstream": bool(route.get("up")), "extranonce1": route.get("extranonce1", ""),
+                "extranonce2_size": route.get("extranonce2_size", 0), "last_diff": route.get("difficulty", 0),
+                "shares_ok": state["accounts"]["accepted"], "shares_bad": state["accounts"]["rejected"]}
 
-    def _vardiff(self, clients: list[dict[str, Any]], totals: dict[str, Any]) -> dict[str, Any]:
+    def _vardiff(self, clients: int, active: int, difficulty: float, shares: float) -> dict[str, Any]:
         settings = self._settings.vardiff
-        working = [client for client in clients if client["diff"]]
-        count = max(len(working), 1)
-        return {"total_clients": len(clients), "active_clients": len(working),
-                "avg_difficulty": sum(client["diff"] for client in working) / count,
-                "avg_shares_per_sec": totals["shares_per_second"] / count, "target_seconds": settings.target_seconds,
+        return {"total_clients": clients, "active_clients": active, "avg_difficulty": difficulty / max(active, 1),
+                "avg_shares_per_sec": shares / max(active, 1), "target_seconds": settings.target_seconds,
                 "min_difficulty": settings.min_diff, "max_difficulty": settings.max_diff}
 
-    def _ratelimit(self, clients: list[dict[str, Any]]) -> dict[str, Any]:
+    def _ratelimit(self, clients: int, addresses: int) -> dict[str, Any]:
         settings = self._settings.ratelimit
-        addresses = Counter(client["ip"].rpartition(":")[0] for client in clients)
-        return {"total_ips": len(addresses), "total_active": len(clients), "banned_ips": 0,
+        return {"total_ips": addresses, "total_active": clients, "banned_ips": 0,
                 "max_per_ip": settings.max_connections_per_ip, "max_per_minute": settings.max_connections_per_minute,
                 "ban_duration_sec": settings.ban_duration_seconds}
+
+
+def _dumps(value: Any) -> str:
+    return ujson.dumps(value, escape_forward_slashes=False)
 
 
 def create_app(status: Status, *, debug_page: bool) -> Flask:
@@ -98,7 +105,7 @@ def create_app(status: Status, *, debug_page: bool) -> Flask:
 
     @app.get("/status")
     def show_status() -> Response:
-        return Response(status.text() + "\n", mimetype="application/json")
+        return Response(status.text(), mimetype="application/json")
 
     if debug_page:
         @app.get("/debug/greenlets")
@@ -144,13 +151,25 @@ class _Log:
             log.log(self._level, "%s", text.strip())
 
 
+class _Handler(WSGIHandler):
+    """pywsgi knows no timeout: a peer that says nothing would hold its connection for ever."""
+
+    def handle(self) -> None:
+        self.socket.settimeout(REQUEST_SECONDS)
+        try:
+            super().handle()
+        except TimeoutError:
+            log.debug("%s was silent for %g s", self.client_address, REQUEST_SECONDS)
+
+
 class WebServer:
     """The HTTP server in the proxy's process. Raises ListenError when the address cannot be had."""
 
     def __init__(self, host: str, port: int, app: Flask) -> None:
         sock = listening_socket(host, port)
         self.host, self.port = sock.getsockname()[:2]
-        self._server = WSGIServer(sock, app, log=_Log(logging.DEBUG), error_log=_Log(logging.ERROR))
+        self._server = WSGIServer(sock, app, spawn=Pool(MAX_CONNECTIONS), handler_class=_Handler,
+                                  log=_Log(logging.DEBUG), error_log=_Log(logging.ERROR))
 
     def start(self) -> None:
         self._server.start()

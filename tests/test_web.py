@@ -1,0 +1,73 @@
+"""The status page's server, beside miners at work."""
+
+import json
+import socket
+
+import pytest
+
+from karoo.net.listener import ListenError
+from karoo.web import app as web
+
+
+@pytest.fixture
+def page(site):
+    """A web server over a live proxy."""
+    servers = []
+
+    def start(proxy, **options):
+        status = web.Status(proxy.snapshot, proxy.session_snapshots, proxy.settings)
+        server = web.WebServer("127.0.0.1", 0, web.create_app(status, **{"debug_page": False, **options}))
+        server.start()
+        servers.append(server)
+        return server
+    yield start
+    for server in servers:
+        server.stop()
+
+
+def ask(server, path, more=""):
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as sock:
+        sock.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{more}\r\n".encode())
+        head, _, body = b"".join(iter(lambda: sock.recv(65536), b"")).partition(b"\r\n\r\n")
+    return head.decode(), body.decode()
+
+
+def test_status_is_one_json_object_with_every_miner(site, page):
+    proxy = site.proxy(site.pool())
+    miners = [site.miner(proxy, user=f"a.rig{n}") for n in range(3)]
+    assert miners[0].submit(miners[0].find_share()) is True
+    head, body = ask(page(proxy), "/status")
+    assert head.startswith("HTTP/1.1 200") and "application/json" in head and "nosniff" in head
+    status = json.loads(body)
+    assert [client["worker"] for client in status["clients"]] == ["rig0", "rig1", "rig2"]
+    assert [client["ok"] for client in status["clients"]] == [1, 0, 0]
+    assert (status["shares_ok"], status["upstream"], status["ratelimit"]["total_active"]) == (1, True, 3)
+    assert status["routes"][0]["sessions"] == 3
+
+
+def test_unknown_pages_are_not_found_and_the_debug_page_only_where_it_is_asked_for(site, page):
+    proxy = site.proxy(site.pool())
+    plain, debug = page(proxy), page(proxy, debug_page=True)
+    assert ask(plain, "/nothing")[0].startswith("HTTP/1.1 404")
+    assert ask(plain, "/debug/greenlets")[0].startswith("HTTP/1.1 404")
+    head, body = ask(debug, "/debug/greenlets")
+    assert head.startswith("HTTP/1.1 200") and "greenlets at" in body and "_sweep_for_ever" in body
+
+
+def test_a_peer_that_says_nothing_is_let_go_without_a_traceback(site, page, monkeypatch):
+    monkeypatch.setattr(web, "REQUEST_SECONDS", 0.2)
+    server = page(site.proxy(site.pool()))
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as silent:
+        silent.sendall(b"GET /healthz HT")
+        silent.settimeout(5)
+        while silent.recv(1000):  # whatever it is told, the end comes before our own timeout
+            pass
+    assert ask(server, "/healthz")[1] == "ok\n"
+    assert not [record for record in site.records if record.levelname == "ERROR"]
+
+
+def test_an_address_in_use_is_a_clear_error():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ListenError, match=f"127.0.0.1:{port}.*in use"):
+            web.listening_socket("127.0.0.1", port)
