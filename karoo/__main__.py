@@ -1,6 +1,10 @@
 """`python -m karoo`, and the console script. gevent patches the standard library before anything else loads."""
 
-from gevent import monkey
+import signal
+
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while everything loads: no traceback. Commands set their own later
+
+from gevent import monkey  # noqa: E402
 
 monkey.patch_all()
 
