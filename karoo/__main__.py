@@ -2,7 +2,8 @@
 
 import signal
 
-signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while everything loads: no traceback. Commands set their own later
+# Ctrl-C while everything loads: no traceback. Commands set their own later.
+signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from gevent import monkey  # noqa: E402
 

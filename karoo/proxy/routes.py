@@ -20,6 +20,7 @@ from karoo.proxy.upstream import Redirected, SessionRefused, Upstream, UpstreamE
 
 log = logging.getLogger("karoo.upstream")
 
+STOPS = "the proxy stops"
 STEADY = 10.0  # seconds after which a connection that breaks is tried again at once, and not by its backoff
 
 
@@ -115,7 +116,7 @@ class Routes:
             former = None if route.fresh_start else session_ids.get(index)
             upstream = Upstream(self._pools[index], route, self._metrics, session_id=former,
                                 address=redirected[1] if redirected else None)
-            route.fresh_start, redirected, reason, pause = False, None, "the proxy stops", 0.0
+            route.fresh_start, redirected, reason, pause = False, None, STOPS, 0.0
             try:
                 log.info("connecting to %s", upstream)
                 upstream.open()
@@ -155,7 +156,8 @@ class Routes:
         upstream.close(UpstreamError(reason))
         route.lost(reason)
         self._metrics.upstream_losses.count(reason.partition(";")[0])
-        log.log(logging.WARNING if route.wanted.is_set() else logging.INFO, "%s: %s", upstream, reason)
+        expected = reason == STOPS or not route.wanted.is_set()
+        log.log(logging.INFO if expected else logging.WARNING, "%s: %s", upstream, reason)
         self.wake()
 
     def _refuse_a_double(self, upstream: Upstream) -> None:
