@@ -105,7 +105,7 @@ class Account:
 
     @property
     def unused(self) -> bool:
-        return not (self.sessions or self.accepted or self.rejected or self.forwarded)
+        return not (self.sessions or self.accepted or self.forwarded)
 
 
 class Accounts:
@@ -130,7 +130,7 @@ class Accounts:
         return account
 
     def leave(self, account: Account) -> None:
-        """A session ended; a name that never sent a share is forgotten, so that names alone fill no memory."""
+        """A session ended; a name that never sent a good share is forgotten, so that names alone fill no memory."""
         account.sessions -= 1
         self.total.sessions -= 1
         if account.unused:

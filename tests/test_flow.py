@@ -405,3 +405,37 @@ def test_a_block_candidate_is_forwarded_whatever_the_pools_difficulty_and_logged
     assert miner.submit(miner.find_share(6.1e-8, at_most=EASY)) is True
     assert pool.books.blocks == 1 and proxy.metrics.blocks == 1
     assert site.logged("BLOCK CANDIDATE")
+
+
+def test_names_that_never_sent_a_good_share_are_forgotten(site):
+    proxy = site.proxy(site.pool())
+    miner = site.miner(proxy, user="a.good")
+    assert miner.submit(miner.find_share()) is True
+    other = site.miner(proxy, user="a.bad")
+    assert other.request("mining.submit", ["a.bad", "no such job", "00000000", "00000000", "00000000"]).error[0] == 21
+    for one in (miner, other):
+        one.close()
+    site.wait(lambda: not proxy.sessions)
+    assert list(proxy.accounts.workers) == ["good"]
+    assert proxy.accounts.total.rejected == {"stale": 1}
+
+
+def test_the_current_job_said_again_as_a_clean_one_makes_the_former_ones_stale(site):
+    pool = site.pool()
+    miner = site.miner(site.proxy(pool))
+    former = miner.find_share()
+    pool.new_job(clean=False)
+    miner.wait(lambda: len(miner.jobs) == 2)
+    params = [*miner.job_params[:8], True]
+    pool.send_to_all(json.dumps({"id": None, "method": "mining.notify", "params": params}).encode() + b"\n")
+    site.wait(lambda: len(site.proxies[0].routes.routes[0].jobs) == 1)
+    assert miner.submit(former)[0] == 21
+    assert miner.submit(miner.find_share()) is True
+
+
+def test_a_miner_that_does_nothing_but_wrong_does_not_fill_the_log(site):
+    miner = site.miner(site.proxy(site.pool()))
+    for number in range(220):
+        miner.request_async("mining.submit", [miner.user, "none", "00000000", "00000000", "00000000"], number + 1000)
+    assert miner.request("mining.ping", []).result == "pong"
+    assert len(site.logged("share rejected (stale)")) == 52

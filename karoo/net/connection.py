@@ -101,6 +101,8 @@ class Connection:
 
     def _recv(self) -> bytes:
         if self._tls:
+            if not self._sock.pending():  # else a peer that never pauses would be read for ever, and nobody else
+                get_hub().wait(self._sock._read_event)
             return self._sock.recv(self._read_size)  # type: ignore[no-any-return]
         while not self.closed:
             # gevent's own recv begins with a system call that mostly fails; waiting first saves 3 us a line
@@ -155,7 +157,7 @@ class Connection:
         self._backlog.append(data)
         self._backlog_bytes += len(data)
         if self._backlog_bytes > self._max_backlog:
-            self.close(f"it does not read: {self._backlog_bytes} bytes wait")
+            self.close("it does not read what it is sent")
         elif self._writer is None:
             self._writer = gevent.spawn(self._write_backlog)
 

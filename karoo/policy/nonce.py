@@ -68,10 +68,12 @@ class PrefixSpace:
     def _next(self, oldest_job: int) -> bytes | None:
         if self._unworked:
             return self._unworked.pop()
-        oldest = next(iter(self._freed), None)
-        reusable = oldest if oldest is not None and self._freed[oldest][0] < oldest_job else None
-        if self._fresh >= self.capacity or (reusable is not None and len(self._freed) > MAX_REMEMBERED):
-            return reusable
+        if self._fresh >= self.capacity:
+            return next((prefix for prefix, (last, _) in self._freed.items() if last < oldest_job), None)
+        if len(self._freed) > MAX_REMEMBERED:
+            oldest = next(iter(self._freed))
+            if self._freed[oldest][0] < oldest_job:
+                return oldest
         self._fresh += 1
         return (self._fresh - 1).to_bytes(self.size, "big")
 

@@ -14,7 +14,7 @@ def worker_name(user: str) -> str:
     Control characters are taken out: the name goes to logs and pages.
     """
     clean = _CONTROL.sub("", user).strip()
-    return clean.partition(".")[2] or clean.strip(".") or "worker"
+    return clean.partition(".")[2].strip() or clean.strip(".") or "worker"
 
 
 class WorkerNames:

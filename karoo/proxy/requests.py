@@ -12,7 +12,7 @@ from karoo.stratum.errors import StratumError
 from karoo.stratum.messages import Id, Response
 from karoo.stratum.methods import Configure
 
-MAX_PASSED_ON = 1024  # characters of parameters
+MAX_PASSED_ON = 1024  # bytes of a line: a pool that cuts us for a longer one would cut everybody
 
 
 class Asking(Protocol):
@@ -95,7 +95,7 @@ def _pass_on(session: Asking, request_id: Id, method: str, params: Any) -> None:
     """To the pool, whose answer comes back under the miner's own id; or an error, but never silence."""
     if session.route is None or not (method.startswith("mining.") and session.route.passes_on):
         raise StratumError(f"Unknown method {method[:64]}")
-    if len(method) > 64 or len(repr(params)) > MAX_PASSED_ON:
+    if len(messages.notification(method, params)) > MAX_PASSED_ON:
         raise StratumError("Too long to be passed on")
 
     def pass_back(answer: Response | None) -> None:

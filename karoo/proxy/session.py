@@ -35,6 +35,7 @@ from karoo.stratum.share import Share
 
 log = logging.getLogger("karoo.session")
 
+LOGGED_REJECTIONS = 50
 MAX_WORKERS = 1000  # users that one connection may be authorized as (a proxy behind this one has many)
 
 
@@ -260,7 +261,14 @@ class Session:
         self.rejected += 1
         reason = _REASONS.get(type(fault), "other")
         self._house.accounts.rejected(worker.account if worker else None, reason)
-        self.log.info("share rejected (%s): %s", reason, fault.message)
+        self._log_rejected("share rejected (%s): %s", reason, fault.message)
+
+    def _log_rejected(self, text: str, *args: object) -> None:
+        """A miner that does nothing but wrong must not fill the log: from the 50th on one in a hundred is shown."""
+        if self.rejected <= LOGGED_REJECTIONS or self.rejected % 100 == 0:
+            self.log.info(text, *args)
+        else:
+            self.log.debug(text, *args)
 
     def settle(self, pending: PendingShare, verdict: Verdict) -> None:
         """The pool's verdict on a share of this session, its words included."""
@@ -273,7 +281,7 @@ class Session:
         self.rejected += 1
         reason = STALE if verdict.code == JobNotFound.code else f"pool: {verdict.text}"
         self._house.accounts.rejected(account, reason)
-        self.log.info("share rejected by the pool: %d %s", verdict.code, verdict.text)
+        self._log_rejected("share rejected by the pool: %d %s", verdict.code, verdict.text)
         words = verdict.words if verdict.words is not None else [verdict.code, verdict.text, None]
         self.answer(pending.request_id, messages.error_verbatim(pending.request_id, words))
 

@@ -79,6 +79,8 @@ class JobTable:
         A clean job makes the earlier ones stale.
         """
         if self._is_current(notify, extranonce1):
+            if notify.clean:
+                self._retire_all_but_current()
             return None
         if notify.clean:
             self.clear()
@@ -104,6 +106,10 @@ class JobTable:
         self._jobs.clear()
         self.current = None
         self._clean_seq = self._seq + 1
+
+    def _retire_all_but_current(self) -> None:
+        for wire_id in [wire_id for wire_id, job in self._jobs.items() if job is not self.current]:
+            self._retire(wire_id)
 
     def _retire(self, wire_id: str) -> None:
         self._retired.append(wire_id)
