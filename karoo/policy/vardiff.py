@@ -1,36 +1,158 @@
-"""The difficulty of a session. No I/O.
+"""The difficulty of a session: where it starts, and how it follows the miner's speed. No I/O.
 
 LAW: never above the difficulty of the upstream: shares between the two would be thrown away unpaid.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+from karoo.policy.evidence import Evidence, deviation
+
+# A young session is told difficulties at which shares come fast, until so many were counted, or for so long.
+PROBE_SHARES = 48  # tell the speed within 14 %
+PROBE_SECONDS = 75.0
+PROBE_SILENCE = 10.0  # seconds without a share, after which a young session's difficulty drops by
+PROBE_DROP = 30.0  # so much
+BURST = 16  # shares in the newest bucket that call for a look at once
+# A settled session's difficulty changes when the shares of the last `seconds` are off by so many standard
+# deviations: fewer over a long time, which is tried more seldom, than over a short one. Found with scripts/vardiff-lab.
+SHORTEST = 60.0  # seconds
+CRITICAL, CRITICAL_SLOPE, CRITICAL_RISE = 2.6, 0.35, 0.85
+SAME_SPEED = 1.2  # standard deviations up to which older evidence is taken to be of the same speed
+PRIOR = 3.0  # shares that the present difficulty weighs when a new one is estimated
+SMALLEST_STEP = 0.2  # of the natural logarithm: 22 %
 
 
 @dataclass(slots=True, frozen=True)
 class DifficultyPolicy:
     """Bounds and start of the sessions' own difficulties.
 
-    Without `enabled` every session holds the pool's. ``start`` is None when no start is configured.
+    Without `enabled` every session holds the pool's. ``start`` is None when no start is configured:
+    then ``by_agent`` (part of a program's name, lower case -> difficulty) is looked up. ``target`` are
+    the seconds between two shares. ``power_of_two`` rounds to these, and not to two digits.
     """
 
     enabled: bool
     lowest: float
     highest: float
     start: float | None = None
+    by_agent: tuple[tuple[str, float], ...] = ()
+    target: float = 15.0
+    power_of_two: bool = False
 
-    def wanted(self, suggested: float | None) -> float | None:
-        """What a session would hold, were the pool's difficulty no bound; None: the pool's whatever it is.
+    def wanted(self, suggested: float | None, agent: str = "") -> float | None:
+        """Where a session starts, were the pool's difficulty no bound; None: at the pool's.
 
         A miner's own suggestion goes before the configured start; both stay inside the bounds.
         """
         value = suggested if suggested is not None else self.start
+        if value is None:
+            name = agent.lower()
+            value = max(((len(part), start) for part, start in self.by_agent if part in name), default=(0, None))[1]
         if not self.enabled or value is None:
             return None
-        return min(max(value, self.lowest), self.highest)
+        return self.bounded(value)
+
+    def bounded(self, difficulty: float) -> float:
+        """Inside the bounds of the configuration."""
+        return min(max(difficulty, self.lowest), self.highest)
+
+    def rounded(self, difficulty: float) -> float:
+        """Two significant digits, or a power of two; inside the bounds."""
+        if self.power_of_two:
+            return self.bounded(2.0 ** round(math.log2(difficulty)))
+        unit = 10.0 ** (math.floor(math.log10(difficulty)) - 1)
+        return self.bounded(float(f"{round(difficulty / unit) * unit:.2g}"))
 
 
 def effective(wanted: float | None, upstream: float) -> float:
     """The difficulty that a session holds under an upstream's."""
     return upstream if wanted is None else min(wanted, upstream)
+
+
+class Vardiff:
+    """Follows the speed of one miner.
+
+    It is told of every second that passes and of every share that counts; `look` says which difficulty
+    would give one share every `target` seconds, when that is worth a change. Times are monotonic seconds.
+    """
+
+    __slots__ = ("_changed_at", "_counted", "_evidence", "_last_share", "_now", "_started_at", "probing")
+
+    def __init__(self, now: float) -> None:
+        self._evidence = Evidence()
+        self._now = self._started_at = self._changed_at = self._last_share = now
+        self._counted = 0
+        self.probing = True
+
+    def pass_time(self, now: float, threshold: float) -> None:
+        """Until now the miner may have worked at most at this difficulty: shares that reach it were counted."""
+        if now > self._now:
+            self._evidence.pass_time(now - self._now, threshold)
+            self._now = now
+
+    def share(self, now: float, threshold: float) -> bool:
+        """A share that reaches the threshold; whether a look is due at once, for a miner far above its rate."""
+        self.pass_time(now, threshold)
+        self._evidence.count()
+        self._counted += 1
+        self._last_share = now
+        return self._evidence.shares % BURST == 0
+
+    def changed(self, now: float) -> None:
+        """The miner was told another difficulty, whoever wanted it."""
+        self._changed_at = now
+
+    def settle(self) -> None:
+        """The speed is known from a former session: do not probe."""
+        self.probing = False
+
+    def look(self, difficulty: float, target: float) -> float | None:
+        """The difficulty to change to, not rounded and not bounded; None to leave it as it is."""
+        return self._probe(difficulty, target) if self.probing else self._follow(difficulty, target)
+
+    def _probe(self, difficulty: float, target: float) -> float | None:
+        """Get enough shares to know the speed, soon; then settle."""
+        _, counted, exposure = self._evidence.total()
+        age, since = self._now - self._started_at, self._now - self._changed_at
+        if counted >= PROBE_SHARES or (age >= PROBE_SECONDS and counted >= PROBE_SHARES / 4):
+            self.probing = False
+            return counted / exposure * target
+        if not counted:
+            silent = min(self._now - self._last_share, since) >= PROBE_SILENCE
+            return difficulty / PROBE_DROP if silent else None
+        speed = counted / exposure
+        missing, left = PROBE_SHARES - counted, max(PROBE_SECONDS - age, 10.0)
+        if since >= 5.0 and missing * difficulty / speed > left:
+            faster = speed * min(left, 30.0) / missing
+            return faster if faster < difficulty / 1.5 else None
+        return None
+
+    def _follow(self, difficulty: float, target: float) -> float | None:
+        """Change when the shares of some time back say clearly that the speed is another one."""
+        expected_rate = difficulty / target
+        windows = list(self._evidence.windows())
+        worst, pick = 1.0, -1
+        for number, (seconds, counted, exposure) in enumerate(windows):
+            if seconds < SHORTEST and counted < BURST:
+                continue
+            critical = CRITICAL - CRITICAL_SLOPE * math.log(max(seconds, SHORTEST) / 180.0)
+            off = deviation(counted, expected_rate * exposure)
+            score = off / (critical * CRITICAL_RISE) if off > 0 else -off / critical
+            if score > worst:
+                worst, pick = score, number
+        if pick < 0:
+            return None
+        seconds, counted, exposure = windows[pick]
+        for older, more, longer in windows[pick + 1:]:  # as far back as it was the same speed
+            if abs(deviation(more - counted, (counted or 0.5) / exposure * (longer - exposure))) > SAME_SPEED:
+                break
+            seconds, counted, exposure = older, more, longer
+        # one share more than was counted: so that the mean of the intervals, not of the rates, meets the target
+        speed = (counted + 1.0 + PRIOR) / (exposure + PRIOR / expected_rate)
+        if abs(math.log(speed * target / difficulty)) < SMALLEST_STEP:
+            return None
+        self._evidence.keep(seconds)
+        return speed * target
