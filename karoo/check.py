@@ -40,6 +40,9 @@ class _FirstJob:
     def settle(self, pending: PendingShare, verdict: Verdict) -> None:
         """No share is sent."""
 
+    def refuse(self, pending: PendingShare, verdict: Verdict) -> None:
+        """No share is sent."""
+
 
 def check_pool(pool: config.Upstream, algorithm: str, report: list[str]) -> bool:
     """Connect to a pool up to its first job; lines for people go to `report`. Whether miners could work there."""

@@ -510,9 +510,13 @@ def test_a_pool_that_is_lost_in_the_middle_of_everything_leaves_no_share_without
     for miner in miners:
         assert miner.request("mining.ping", []).result == "pong"
     pool.kick_all()
-    for miner, number in sent:
+    pool.hold_answers = False
+    pool.options.second_authorize = "accept"
+    for miner, number in sent[:6]:  # these were on their way
         verdict = miner.verdict(number)
         assert verdict[0] == 20 and "lost" in verdict[1]
+    for miner, number in sent[6:]:  # these had waited for their names, and were never sent
+        assert miner.verdict(number) is True
 
 
 SAID = {

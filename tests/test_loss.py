@@ -259,15 +259,119 @@ def test_local_authorize_false_means_passthrough_with_the_miners_own_password(si
     assert not site.logged("secret")
 
 
-def test_a_share_that_waits_for_its_workers_name_gets_an_answer_when_the_pool_dies(site):
+@pytest.mark.parametrize("forget", [False, True])
+def test_a_share_that_waits_for_its_workers_name_is_kept_when_the_pool_dies(site, forget):
     pool = site.pool(second_authorize="ignore")
     proxy = site.proxy(pool)
-    miner = site.miner(proxy)
+    miner = site.miner(proxy, extranonce=True)
     waiting = miner.submit_async(miner.find_share())
     pool.wait(lambda: pool.books.methods["mining.authorize"] == 2)
+    pool.options.second_authorize = "accept"
+    restart(pool, forget)
+    verdict = miner.verdict(waiting)
+    assert (verdict[0] == 21) if forget else verdict is True
+    assert not site.logged("the worker name")
+
+
+def test_a_pool_that_knows_one_name_is_remembered_over_a_reconnect(site, monkeypatch):
+    monkeypatch.setattr(names, "NAME_DEADLINE", 0.1)
+    pool = site.pool(second_authorize="ignore")
+    proxy = site.proxy(pool)
+    miners = [site.miner(proxy, user=f"a.rig{n}") for n in range(3)]
+    for miner in miners:
+        assert miner.submit(miner.find_share()) is True
+    monkeypatch.setattr(names, "NAME_DEADLINE", 60.0)
     restart(pool, forget=False)
-    assert miner.verdict(waiting)[0] == 20
-    assert proxy.accounts.total.rejected_total == 1
+    for miner in miners:
+        assert miner.submit(miner.find_share()) is True
+    pool.options.second_authorize = "accept"
+    restart(pool, forget=False)
+    assert miners[0].submit(miners[0].find_share()) is True
+    assert miners[0].submit(miners[0].find_share()) is True
+    assert pool.shares[-1].user == "wallet.rig0", "it takes more than one by now"
+
+
+@pytest.mark.parametrize("difficulty", [POOL_DIFFICULTY / 5, POOL_DIFFICULTY * 5])
+def test_a_resumed_pool_that_says_its_job_again_under_another_difficulty(site, difficulty):
+    pool = site.pool(strict_difficulty=True)
+    miner = site.miner(site.proxy(pool))
+    pool.stop()
+    pool.difficulty = difficulty
+    pool.start()
+    miner.wait(lambda: miner.difficulty == difficulty)
+    assert miner.count("mining.notify") == 1
+    assert miner.submit(miner.find_share(difficulty, at_most=5 * difficulty)) is True
+    assert not pool.books.refused
+
+
+def test_a_pool_that_sends_us_on_and_on_is_not_followed_without_a_pause(site):
+    pool, backup = site.pool(), site.pool()
+    proxy = site.proxy(pool, backup, upstream={"backoff_min_ms": 60_000, "backoff_max_ms": 60_000})
+    site.miner(proxy, extranonce=True)
+    pool.reconnect("127.0.0.1", pool.port)
+    pool.wait(lambda: pool.books.connects == 2 and pool.connections and pool.connections[-1].gets_jobs)
+    site.wait(lambda: proxy.routes.routes[0].is_up)
+    pool.reconnect("127.0.0.1", pool.port)
+    backup.wait(lambda: backup.connections and backup.connections[-1].gets_jobs)
+    assert pool.books.connects == 2
+
+
+def test_a_session_is_still_resumed_after_a_long_outage(site):
+    pool = site.pool()
+    proxy = site.proxy(pool)
+    miner = site.miner(proxy)
+    pool.stop()
+    site.wait(lambda: len(site.logged("Connection refused")) >= 5)
+    pool.start()
+    site.wait(lambda: proxy.routes.routes[0].is_up)
+    assert site.logged("former session resumed")
+    assert miner.submit(miner.find_share()) is True
+
+
+def test_miners_that_come_and_go_do_not_make_the_proxy_dial_and_dial(site):
+    pool = site.pool(extranonce2_size=2)
+    proxy = site.proxy(pool, upstream={"max_connections": 1, "hold_ms": 200})
+    for _ in range(10):
+        miner = site.connect(proxy)
+        answer = miner.request("mining.subscribe", [])
+        if answer.error is None and miner.authorize("a.rig") is True:
+            miner.wait_job()
+        miner.close()
+        site.wait(lambda: not proxy.sessions)
+    assert pool.books.connects <= 3
+
+
+def test_a_route_that_serves_somebody_is_dialled_again_whatever_happened_meanwhile(site):
+    pool = site.pool()
+    proxy = site.proxy(pool)
+    miner = site.miner(proxy)
+    route = proxy.routes.routes[0]
+    route.wanted.clear()  # as an idle connection's sweep does while somebody sits down
+    pool.kick_all()
+    site.wait(lambda: route.is_up and route.wanted.is_set() and len(pool.connections) == 1)
+    assert miner.submit(miner.find_share()) is True
+
+
+@pytest.mark.parametrize("form", ["array", "object", "string", "reason", "null"])
+def test_a_refused_session_in_every_form(site, form):
+    pool = site.pool(unknown_session="refuse", error_form=form)
+    miner = site.miner(site.proxy(pool), extranonce=True)
+    restart(pool, forget=True)
+    miner.wait(lambda: len(miner.jobs) == 2)
+    assert miner.submit(miner.find_share()) is True
+
+
+def test_a_widened_mask_reaches_the_pool_for_the_job_in_hand(site):
+    pool = site.pool(version_mask=0x1FFFE000)
+    proxy = site.proxy(pool)
+    miner = site.miner(proxy, mask=0x1FFFE000)
+    pool.set_version_mask(0x0000E000)
+    pool.new_job()
+    miner.wait(lambda: len(miner.jobs) == 2)
+    pool.set_version_mask(0x1FFFE000)
+    miner.wait(lambda: miner.mask == 0x1FFFE000)
+    assert miner.submit(miner.find_share(version_bits=0x10000000)) is True
+    assert pool.shares[-1].params[5] == "10000000"
 
 
 def test_a_name_that_is_authorized_late_is_used_from_then_on(site, monkeypatch):

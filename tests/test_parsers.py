@@ -829,6 +829,11 @@ class Table(RuleBasedStateMachine):
         job = self.table.add(notify_of(job_id, work, clean), extranonce1, difficulty)
         if self.current == (job_id, work, extranonce1):
             assert job is None, "said again, sent again"
+            kept = self.table.current
+            assert (kept.difficulty, kept.target) == (difficulty, dif.target_of(difficulty)), "what the pool asks now"
+            if clean:
+                self.gone |= self.live.keys() - {kept.wire_id}
+                self.live = {kept.wire_id: kept}
             return
         self.seq += 1
         if clean:

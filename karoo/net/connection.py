@@ -68,11 +68,6 @@ class Connection:
                 break
         return None
 
-    @property
-    def has_line(self) -> bool:
-        """A further line came with the one just read."""
-        return bool(self._lines)
-
     def peer_left(self) -> bool:
         """Whether the peer has closed its side, also behind lines that were not read yet (only Linux tells)."""
         if self.closed:

@@ -38,14 +38,15 @@ class UpstreamNames:
     """Which names the pool knows on this connection."""
 
     def __init__(self, policy: WorkerNames, password: str, authorize: Authorize,
-                 send: Callable[[PendingShare, bytes], None]) -> None:
+                 send: Callable[[PendingShare, bytes], None], one_name: bool) -> None:
         self.policy = policy
         self._password, self._authorize, self._send = password, authorize, send
         self._default = _encode(policy.default_user)
         self._of_user: dict[str, bytes] = {}  # miner's user name -> what stands on the wire
         self._known = {policy.default_user: self._default}  # name at the pool -> what stands on the wire
         self._asked: dict[str, _Asked] = {}  # by name at the pool: not answered yet
-        self._unanswered = 0
+        self._unanswered = UNANSWERED if one_name else 0
+        self._over = False
         self._said = False
 
     def submit(self, pending: PendingShare) -> None:
@@ -66,12 +67,21 @@ class UpstreamNames:
             self._send(pending, known)
         elif asked is not None and not asked.overdue:
             asked.shares.append(pending)
-        elif asked is not None or self._unanswered >= UNANSWERED or len(self._known) >= MAX_NAMES:
+        elif asked is not None or len(self._known) >= MAX_NAMES or (self.one_name and self._asked):
             self._send(pending, self._default)
         else:
-            self._asked[name] = _Asked([pending], monotonic() + NAME_DEADLINE)
+            self._asked[name] = _Asked([], monotonic() + NAME_DEADLINE, overdue=self.one_name)
             password = worker.password if self.policy.mode == PASSTHROUGH else self._password
             self._authorize(name, password, lambda answer: self._answered(name, answer))
+            if self.one_name:  # asked for the shares to come: perhaps it takes more by now
+                self._send(pending, self._default)
+            else:
+                self._asked[name].shares.append(pending)
+
+    @property
+    def one_name(self) -> bool:
+        """The pool seems to know the connection's own user only."""
+        return self._unanswered >= UNANSWERED
 
     def _answered(self, name: str, answer: Response | None) -> None:
         """The pool's word on a name, late ones included: what it takes late is right for the shares to come."""
@@ -80,7 +90,7 @@ class UpstreamNames:
         if answer is not None:
             self._known[name] = _encode(name) if taken else self._default
             self._unanswered = 0
-        if not taken:
+        if not taken and not self._over:
             self._say("refuses" if answer is not None else "ignores", name)
         for pending in asked.shares:
             self._send(pending, self._known.get(name, self._default))
@@ -103,7 +113,8 @@ class UpstreamNames:
                         self.policy.default_user)
 
     def waiting(self) -> list[PendingShare]:
-        """Take back the shares that still wait for their name."""
+        """The connection is over: take back the shares that still wait for their name; they were not sent."""
+        self._over = True
         shares = [pending for asked in self._asked.values() for pending in asked.shares]
         for asked in self._asked.values():
             asked.shares = []

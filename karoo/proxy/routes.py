@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from time import monotonic
 
-import gevent
 from gevent.event import Event
 
 from karoo import config, units
@@ -22,6 +22,30 @@ log = logging.getLogger("karoo.upstream")
 
 STOPS = "the proxy stops"
 STEADY = 10.0  # seconds after which a connection that breaks is tried again at once, and not by its backoff
+
+
+@dataclass(slots=True)
+class _Redirect:
+    """Where a pool asked us to come back, and after how many seconds."""
+
+    index: int
+    address: tuple[str, int]
+    wait: float
+
+
+@dataclass(slots=True)
+class _Known:
+    """What a route learned of a pool: the session to resume, and whether it takes one user name only."""
+
+    session_id: str | None = None
+    doubted: bool = False
+    one_name: bool = False
+
+    def doubt(self, sure: bool) -> None:
+        """A handshake failed that was to resume a session: for that reason, or for another one once."""
+        if sure or self.doubted:
+            self.session_id = None
+        self.doubted = not self.doubted and not sure
 
 
 class Routes:
@@ -77,8 +101,11 @@ class Routes:
         """Every connection is full: open another one, or get an abandoned one a new extranonce1. Raises NoSeat."""
         if len(self.routes) < self._pools[0].max_connections:
             self._open_another()
-        elif not any(route.renew() for route in self.routes):
+        elif all(route.sessions for route in self.routes):
             raise NoSeat(f"No extranonce is left on {len(self.routes)} pool connections")
+        else:
+            for route in self.routes:
+                route.renew()  # or a little later: whoever waits looks again at each sweep
 
     def _open_another(self) -> None:
         number = len(self.routes)
@@ -103,48 +130,50 @@ class Routes:
         """Keep a route connected for as long as it has sessions."""
         order = PoolOrder([Backoff(pool.backoff_min_ms / 1e3, pool.backoff_max_ms / 1e3, self._rng)
                            for pool in self._pools])
-        session_ids: dict[int, str | None] = {}  # by pool: what to resume
-        doubted: set[int] = set()  # pools where a connection ended when it was to resume
-        redirected: tuple[int, tuple[str, int]] | None = None
+        known = [_Known() for _ in self._pools]
+        redirect: _Redirect | None = None
         while True:
             route.wanted.wait()
-            index, wait = (redirected[0], 0.0) if redirected else order.next(monotonic())
-            if wait:
-                if self._reached.wait(wait) and self._reached_pool is not None:
-                    order.succeeded(self._reached_pool)  # another route got through: no reason to wait
+            index, wait = (redirect.index, redirect.wait) if redirect else order.next(monotonic())
+            if wait and self._reached.wait(wait) and self._reached_pool is not None:
+                order.succeeded(self._reached_pool)  # another route got through: no reason to wait
+            if wait and redirect is None:
                 continue
-            former = None if route.fresh_start else session_ids.get(index)
-            upstream = Upstream(self._pools[index], route, self._metrics, session_id=former,
-                                address=redirected[1] if redirected else None)
-            route.fresh_start, redirected, reason, pause = False, None, STOPS, 0.0
-            try:
-                log.info("connecting to %s", upstream)
-                upstream.open()
-                self._refuse_a_double(upstream)
-                order.succeeded(index)
-                session_ids[index] = upstream.session_id
-                route.opened(upstream)
-                self._tell_reached(index)
-                upstream.relay()
-            except Redirected as asked:
-                redirected, reason, pause = (index, (asked.host, asked.port)), str(asked), asked.wait
-            except UpstreamError as failure:
-                reason = str(failure)
-                if isinstance(failure, SessionRefused) and (failure.sure or index in doubted):
-                    session_ids.pop(index, None)
-                    doubted.discard(index)
-                    continue
-                if isinstance(failure, SessionRefused):
-                    doubted.add(index)
-                steady = route.upstream is upstream and monotonic() - upstream.connected_at > STEADY
-                if not steady and route.wanted.is_set() and not route.fresh_start:
-                    reason += f"; next try in {order.failed(index, monotonic()):.1f} s"
-            except Exception:
-                reason = "a bug in the proxy"
-                raise
-            finally:
-                self._ended(route, upstream, reason)
-            gevent.sleep(pause)
+            redirect = self._connect(route, order, index, known[index], redirect)
+
+    def _connect(self, route: Route, order: PoolOrder, index: int, known: _Known,
+                 redirect: _Redirect | None) -> _Redirect | None:
+        """One connection from dial to end; where the pool sent us to, if it did."""
+        resume = None if route.fresh_start else known.session_id
+        route.fresh_start = False
+        upstream = Upstream(self._pools[index], route, self._metrics, session_id=resume,
+                            address=redirect.address if redirect else None, one_name=known.one_name)
+        reason, next_redirect = STOPS, None
+        try:
+            log.info("connecting to %s", upstream)
+            upstream.open()
+            self._refuse_a_double(upstream)
+            order.succeeded(index)
+            known.session_id, known.doubted = upstream.session_id, False
+            route.opened(upstream)
+            self._tell_reached(index)
+            upstream.relay()
+        except UpstreamError as failure:
+            reason = str(failure)
+            if upstream.resuming and route.upstream is not upstream:
+                known.doubt(sure=isinstance(failure, SessionRefused))
+            steady = route.upstream is upstream and monotonic() - upstream.connected_at > STEADY
+            if isinstance(failure, Redirected) and (steady or redirect is None):
+                next_redirect = _Redirect(index, (failure.host, failure.port), failure.wait)
+            elif not steady and route.wanted.is_set() and not route.fresh_start:
+                reason += f"; next try in {order.failed(index, monotonic()):.1f} s"
+        except Exception:
+            reason = "a bug in the proxy"
+            raise
+        finally:
+            known.one_name = upstream.names.one_name
+            self._ended(route, upstream, reason)
+        return next_redirect
 
     def _tell_reached(self, index: int) -> None:
         """A pool answers: the routes that wait to try it again need not."""
@@ -172,3 +201,5 @@ class Routes:
         """Once a second."""
         for route in self.routes:
             route.sweep(now, bool(self._waiting) and not route.is_up)
+        if self._waiting:
+            self.wake()

@@ -30,6 +30,7 @@ from karoo.stratum.methods import Extranonce, Notify
 log = logging.getLogger("karoo.routing")
 
 FAN_OUT_SLICE = 250  # miners between two short pauses: at 5,000 miners a share waits 6 ms at most
+RENEW_EVERY = 5.0  # seconds
 MAX_PASSED_ON = 64  # a miner's questions must leave room for shares
 LOST = Verdict(False, 20, "connection to the pool lost before it answered")
 CHANGED = Verdict(False, 21, "the pool gave other work after a lost connection")
@@ -47,6 +48,7 @@ class Seated(Protocol):
     def gone(self) -> bool: ...
     def deliver(self, job: Job) -> None: ...
     def stay_below(self, ceiling: float) -> None: ...
+    def follow(self, ceiling: float) -> None: ...
     def change_mask(self, mask: int) -> None: ...
     def end(self, reason: str) -> None: ...
     def hear(self, data: bytes) -> None: ...
@@ -70,6 +72,7 @@ class Route:
         self.wanted = Event()  # somebody needs the connection
         self.lost_at: float | None = None
         self._needed_at = monotonic()
+        self._renewed_at = -RENEW_EVERY
         self.last_reason = ""
         self._held: list[PendingShare] = []
         self._metrics, self._diff1, self._pass_on, self._changed = metrics, diff1, pass_on, changed
@@ -82,7 +85,7 @@ class Route:
     @property
     def is_up(self) -> bool:
         """A pool is connected, and has sent a job."""
-        return self.upstream is not None and self.jobs.current is not None
+        return self.upstream is not None and not self.upstream.closing and self.jobs.current is not None
 
     @property
     def mask(self) -> int:
@@ -104,15 +107,16 @@ class Route:
             return False
         session.prefix = prefix
         self.sessions[session] = None
+        self.wanted.set()
         return True
 
-    def renew(self) -> bool:
-        """Nobody is on it and no prefix is left (the former ones' jobs still count): dial for another extranonce1."""
-        if self.sessions or self.upstream is None:
-            return False
-        self.fresh_start = True
-        self.upstream.close(UpstreamError("its extranonce space is used up"))
-        return True
+    def renew(self) -> None:
+        """Nobody is on it and no prefix is left (the former ones' jobs still count): dial for another extranonce1, but
+        not more often than a pool bears."""
+        now = monotonic()
+        if not self.sessions and self.upstream is not None and now - self._renewed_at >= RENEW_EVERY:
+            self._renewed_at, self.fresh_start = now, True
+            self.upstream.close(UpstreamError("its extranonce space is used up"))
 
     def leave(self, session: Seated) -> None:
         """A session ended: its prefix is free once its jobs are gone."""
@@ -141,16 +145,19 @@ class Route:
             if resumed:
                 upstream.submit(pending)
             else:
-                self._refuse(pending, CHANGED)
+                self.refuse(pending, CHANGED)
         log.info("%s is up: extranonce1 %s, extranonce2_size %d, mask %08x, difficulty %s%s", upstream,
                  upstream.extranonce.extranonce1.hex(), upstream.extranonce.extranonce2_size, upstream.mask,
                  units.difficulty(upstream.difficulty), ", former session resumed" if resumed else "")
         for refused in upstream.refused:
             log.info("%s does not do %s", upstream, refused)
         self.on_version_mask(upstream.mask)
+        self.on_difficulty(upstream.difficulty)
 
     def _renumber(self, extranonce: Extranonce) -> None:
         """Another extranonce: the sessions keep their prefixes where these still fit, else they get new ones."""
+        if self.extranonce is not None and self.extranonce.extranonce2_size != extranonce.extranonce2_size:
+            self.jobs.clear()  # their shares would have extranonces of another size
         self.extranonce = extranonce
         self.epoch += 1
         setting = self.pool.prefix_bytes
@@ -175,14 +182,19 @@ class Route:
         if upstream is None:
             return
         self.lost_at = monotonic() if self.sessions else None
+        unsent = upstream.names.waiting()
+        room = self.pool.held_shares - len(self._held)
+        self._held += unsent[:room]
+        for pending in unsent[room:]:
+            self.refuse(pending, FULL)
         for pending in upstream.orphans():
-            self._refuse(pending, LOST)
+            self.refuse(pending, LOST)
 
     def give_up(self) -> None:
         """Past hold_ms: every session is ended, so that the miners' own backup pools take over."""
         held, self._held = self._held, []
         for pending in held:
-            self._refuse(pending, LOST)
+            self.refuse(pending, LOST)
         for session in list(self.sessions):
             session.end("no pool can be reached")
         self.lost_at = None
@@ -196,13 +208,13 @@ class Route:
         elif len(self._held) < self.pool.held_shares:
             self._held.append(pending)
         else:
-            self._refuse(pending, FULL)
+            self.refuse(pending, FULL)
 
     def settle(self, pending: PendingShare, verdict: Verdict) -> None:
         """The pool's verdict goes to whoever asked."""
         pending.asker.settle(pending, verdict)
 
-    def _refuse(self, pending: PendingShare, verdict: Verdict) -> None:
+    def refuse(self, pending: PendingShare, verdict: Verdict) -> None:
         """A share without the pool's verdict may be sent again: it is no duplicate then."""
         pending.share.job.seen.discard(pending.share.key)
         pending.asker.settle(pending, verdict)
@@ -232,9 +244,12 @@ class Route:
         assert self.extranonce is not None
         self._metrics.jobs += 1
         self._metrics.last_notify = time()
+        before = self.ceiling
         job = self.jobs.add(notify, self.extranonce.extranonce1, difficulty, self.mask)
         self._changed()
         if job is None:
+            if self.ceiling != before:  # the same job said again, under another difficulty
+                self._each(lambda session: session.follow(self.ceiling))
             return
         if notify.clean:
             log.info("new clean job %s of %s for %d miners: difficulty %s, network difficulty %s", notify.job_id,
@@ -295,6 +310,7 @@ class Route:
         """Deadlines of the connection, of the miners that wait for it, and of one that nobody needs."""
         if self.sessions or waited_for:
             self._needed_at = now
+            self.wanted.set()
         if self.upstream is not None:
             self.upstream.sweep(now)
         if self.lost_at is not None and now - self.lost_at > self.pool.hold_ms / 1e3:

@@ -305,6 +305,11 @@ class Session:
         if self.sent_seq >= 0 and self.held.difficulty > ceiling:
             self._change_difficulty(ceiling)
 
+    def follow(self, ceiling: float) -> None:
+        """The same, also for a rise that no job goes with."""
+        if self.sent_seq >= 0:
+            self._change_difficulty(effective(self._wanted, ceiling))
+
     def repeat_difficulty(self) -> None:
         """A sign of life for a miner that hears nothing else: never a known job, which some would mine anew."""
         if self.sent_seq >= 0:

@@ -42,14 +42,7 @@ class UpstreamError(Exception):
 
 
 class SessionRefused(UpstreamError):
-    """The pool did not like the id of the session that was to be resumed: try again without.
-
-    ``sure`` when it said so; a connection that ended there may have had other reasons.
-    """
-
-    def __init__(self, why: str, sure: bool) -> None:
-        super().__init__(f"{why} (with a former session's id)")
-        self.sure = sure
+    """The pool did not like the id of the session that was to be resumed: try again without."""
 
 
 class Redirected(UpstreamError):
@@ -69,6 +62,7 @@ class Events(Protocol):
     def on_version_mask(self, mask: int) -> None: ...
     def on_other(self, method: str, params: Any) -> None: ...
     def settle(self, pending: PendingShare, verdict: Verdict) -> None: ...
+    def refuse(self, pending: PendingShare, verdict: Verdict) -> None: ...
 
 
 @dataclass(slots=True)
@@ -87,10 +81,11 @@ class Upstream:
     """
 
     def __init__(self, pool: config.Upstream, events: Events, metrics: Metrics, *, session_id: str | None = None,
-                 address: tuple[str, int] | None = None) -> None:
+                 address: tuple[str, int] | None = None, one_name: bool = False) -> None:
         self.pool = pool
         self.host, self.port = address or (pool.host, pool.port)
         self.session_id = session_id
+        self.resuming = False  # the pool was sent the id of a former session
         self.extranonce: Extranonce | None = None
         self.difficulty = 1.0
         self.mask = 0
@@ -98,7 +93,7 @@ class Upstream:
         self.handshake_seconds: dict[str, float] = {}
         self.refused: list[str] = []  # what the pool does not do, in words
         self.names = UpstreamNames(WorkerNames(pool.worker_names, pool.user), pool.password, self._authorize,
-                                   self._send_share)
+                                   self._send_share, one_name)
         self._form = VersionForm()
         self._events, self._metrics = events, metrics
         self._conn: Connection | None = None
@@ -154,14 +149,17 @@ class Upstream:
 
     def _subscribe(self, deadline: float) -> None:
         resume = self.session_id
+        self.resuming = bool(resume)
+        answer = self._call("mining.subscribe", [AGENT, resume] if resume else [AGENT], deadline)
         try:
-            answer = self._call("mining.subscribe", [AGENT, resume] if resume else [AGENT], deadline)
-        except (UpstreamError, TimeoutError) as failure:
-            raise SessionRefused(str(failure), sure=False) if resume else failure from None
-        if answer.error or answer.result is None:
-            refused = f"mining.subscribe refused: {_words(answer)}"
-            raise SessionRefused(refused, sure=True) if resume else UpstreamError(refused)
-        self.session_id, self.extranonce = methods.subscribe_result(answer.result)
+            if answer.error or not answer.result:
+                raise Malformed(_words(answer))
+            self.session_id, self.extranonce = methods.subscribe_result(answer.result)
+        except Malformed as failure:
+            refused = f"mining.subscribe refused: {failure}"
+            if resume:
+                raise SessionRefused(f"{refused} (with the id of a former session)") from None
+            raise UpstreamError(refused) from None
 
     def _authorize_first(self, deadline: float) -> None:
         user = self.names.policy.default_user
@@ -254,9 +252,10 @@ class Upstream:
         """Hand a verdict on; a share whose version bits the pool may have misread is sent once more first."""
         if pending.share.submit.version_bits is not None:
             job, other = pending.share.job, pending.other_form is not None
+            mask = job.version_mask | self.mask
             if verdict.accepted:
-                self._form.accepted(job.notify.version, job.version_mask, other)
-            elif not other and self._form.may_be_misread(verdict.code, job.notify.version, job.version_mask):
+                self._form.accepted(job.notify.version, mask, other)
+            elif not other and self._form.may_be_misread(verdict.code, job.notify.version, mask):
                 pending.other_form = verdict
                 self.names.submit(pending)
                 return
@@ -326,7 +325,7 @@ class Upstream:
     def submit(self, pending: PendingShare) -> None:
         """Forward a share under its worker's name, which is authorized first where it is new."""
         if len(self._owed) >= MAX_PENDING:
-            self._events.settle(pending, Verdict(False, 20, "the pool does not answer"))
+            self._events.refuse(pending, Verdict(False, 20, "the pool does not answer"))
             return
         self.names.submit(pending)
 
@@ -334,9 +333,9 @@ class Upstream:
         share = pending.share
         job, submit = share.job, share.submit
         bits = b""
-        if submit.version_bits is not None and job.version_mask:  # a pool without version rolling wants 5 parameters
-            bits = b',"%08x"' % self._form.bits(share.version, job.notify.version, job.version_mask,
-                                                pending.other_form is not None)
+        mask = job.version_mask | self.mask  # as it was judged; a pool without version rolling wants 5 parameters
+        if submit.version_bits is not None and mask:
+            bits = b',"%08x"' % self._form.bits(share.version, job.notify.version, mask, pending.other_form is not None)
         self._next_id += 1
         self._owed[self._next_id] = pending
         pending.sent_at = monotonic()
@@ -374,7 +373,7 @@ class Upstream:
             if isinstance(owed, PendingShare):
                 if owed.sent_at + ANSWER_DEADLINE <= now:
                     del self._owed[key]
-                    self._events.settle(owed, Verdict(False, 20, f"the pool did not answer in {ANSWER_DEADLINE:g} s"))
+                    self._events.refuse(owed, Verdict(False, 20, f"the pool did not answer in {ANSWER_DEADLINE:g} s"))
             elif owed.deadline <= now:
                 del self._owed[key]
                 owed.on_answer(None)
@@ -389,14 +388,16 @@ class Upstream:
 
     def orphans(self) -> list[PendingShare]:
         """After the end: the shares whose verdict will not come. Other requests are told that there is no answer."""
-        shares = self.names.waiting()  # first: the answer None to an authorization would send them
         owed, self._owed = list(self._owed.values()), {}
         for one in owed:
-            if isinstance(one, PendingShare):
-                shares.append(one)
-            else:
+            if isinstance(one, _Call):
                 one.on_answer(None)
-        return shares
+        return [one for one in owed if isinstance(one, PendingShare)]
+
+    @property
+    def closing(self) -> bool:
+        """It was told to end, or has ended."""
+        return self._end is not None
 
 
 def _verdict(response: Response) -> Verdict:

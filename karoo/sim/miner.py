@@ -144,11 +144,11 @@ class SimulatedMiner(StratumClient):
         if options.version_rolling:
             self.configure(FULL_MASK, timeout)
         self.subscribe(session_id=self.session_id, timeout=timeout)
+        if options.difficulty_hint is not None:  # before authorize, so that the first job has it already
+            self.call("mining.suggest_difficulty", [options.difficulty_hint])
         if not self.authorize(options.user, options.password, timeout):
             raise StratumError("the pool does not let this user in")
         self.call("mining.extranonce.subscribe", [])
-        if options.difficulty_hint is not None:
-            self.call("mining.suggest_difficulty", [options.difficulty_hint])
         log.info("%s: connected to %s:%d, extranonce1 %s, %d bytes of extranonce2, version mask %08x", options.user,
                  host, port, self.extranonce1.hex(), self.extranonce2_size, self.mask)
 

@@ -81,6 +81,7 @@ class JobTable:
         if self._is_current(notify, extranonce1):
             if notify.clean:
                 self._retire_all_but_current()
+            self._tell_anew(difficulty, version_mask)
             return None
         if notify.clean:
             self.clear()
@@ -106,6 +107,12 @@ class JobTable:
         self._jobs.clear()
         self.current = None
         self._clean_seq = self._seq + 1
+
+    def _tell_anew(self, difficulty: float, version_mask: int) -> None:
+        """What the pool asks of the current job's shares now."""
+        assert self.current is not None
+        self.current.difficulty, self.current.version_mask = difficulty, version_mask
+        self.current.target = dif.target_of(difficulty, self._diff1)
 
     def _retire_all_but_current(self) -> None:
         for wire_id in [wire_id for wire_id, job in self._jobs.items() if job is not self.current]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import gevent
 import ujson
-from flask import Flask, Response, abort, request
+from flask import Flask, Response, abort, redirect, request
 from gevent.pool import Pool
 from gevent.pywsgi import WSGIHandler, WSGIServer
 from greenlet import greenlet
@@ -98,6 +98,10 @@ def _dumps(value: Any) -> str:
 def create_app(status: Status, *, debug_page: bool) -> Flask:
     """The Flask application; `debug_page` adds /debug/greenlets, for requests from this machine only."""
     app = Flask("karoo.web", static_folder=None)
+
+    @app.get("/")
+    def front() -> Any:
+        return redirect("status")
 
     @app.get("/healthz")
     def healthz() -> Response:
