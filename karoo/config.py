@@ -14,7 +14,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from karoo.configfile import ConfigError, Fault, Node, from_plain, parse, read_text
-from karoo.configkinds import Address, Auto, AutoOr, Choice, Flag, Hex, Host, Listen, Number, Text, Whole, parse_address
+from karoo.configkinds import (
+    Address,
+    Auto,
+    AutoOr,
+    Choice,
+    Flag,
+    Hex,
+    Host,
+    Listen,
+    Number,
+    Table,
+    Text,
+    Whole,
+    parse_address,
+)
 from karoo.configschema import Builder, Contradiction, Options, option, required, section, sections, walk
 
 __all__ = ["Accounting", "Address", "Compat", "Config", "ConfigError", "Fault", "Http", "Log", "Proxy", "Ratelimit",
@@ -23,6 +37,13 @@ __all__ = ["Accounting", "Address", "Compat", "Config", "ConfigError", "Fault", 
 
 DAY_MS = 86_400_000
 GIB = 1_073_741_824
+
+# Parts of the names of well-known mining programs, and the difficulty that the machines under them can start at.
+START_BY_AGENT: dict[str, float] = {
+    "nerdminer": 0.0001, "nminer": 0.0001, "cpuminer": 0.001, "bitaxe": 500.0, "esp-miner": 500.0, "nerdqaxe": 2000.0,
+    "nerdaxe": 500.0, "antminer": 65536.0, "bmminer": 65536.0, "whatsminer": 65536.0, "btminer": 65536.0,
+    "cgminer": 8192.0, "bfgminer": 8192.0, "nicehash": 500_000.0, "karoo-miner": 0.00005,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,17 +167,23 @@ class Http(Options):
 class Vardiff(Options):
     enabled: bool = option(True, "Whether each miner's difficulty follows its speed.", Flag())
     target_seconds: float = option(
-        15.0, "The seconds between two shares of a miner that are aimed at.", Number(0.1, 3600), zero_is_default=True,
-        later=True)
+        15.0, "The seconds between two shares of a miner that are aimed at.", Number(0.1, 3600), zero_is_default=True)
     min_diff: float = option(
         0.00001, "The lowest difficulty that a miner is given.", Number(1e-12, 1e18), zero_is_default=True)
     max_diff: float = option(
         1e9, "The highest difficulty that a miner is given.", Number(1e-12, 1e18), zero_is_default=True)
     adjust_every_ms: int = option(
-        60_000, "The time between two changes of a miner's difficulty, in milliseconds.", Whole(100, DAY_MS),
-        zero_is_default=True, later=True)
+        5000, "How often each miner's difficulty is looked at, at most, in milliseconds. A miner far above the target "
+        "rate is raised at once.", Whole(1000, 3_600_000), zero_is_default=True)
     start_diff: float | Auto = option(
         "auto", "The difficulty of a miner that has just connected.", AutoOr(Number(1e-12, 1e18)))
+    start_by_agent: tuple[tuple[str, float], ...] = option(
+        tuple(START_BY_AGENT.items()), "The start difficulty with start_diff: auto, by a part of the program name that "
+        "a miner gives, in any case; the longest that fits wins. Others start at the pool's difficulty. A table given "
+        "here replaces this one as a whole.", Table(Number(1e-12, 1e18)))
+    rounding: str = option(
+        "digits", "How difficulties are rounded: digits to two significant digits, power_of_two to a power of two.",
+        Choice("digits", "power_of_two"))
 
     def contradictions(self, given: Container[str]) -> Iterator[Contradiction]:
         if self.max_diff < self.min_diff:
@@ -204,6 +231,9 @@ class Compat(Options):
 class Accounting(Options):
     database: str = option(
         "karoo.db", 'The file that keeps the accounts of the workers. "" keeps none.', Text(empty=True), later=True)
+    flush_seconds: float = option(
+        10.0, "The seconds between two writes of the accounts. What came since the last one is lost when the process "
+        "is killed.", Number(0.5, 3600), later=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

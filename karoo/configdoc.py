@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Iterator
 
 from karoo.config import Config
+from karoo.configkinds import Table
 from karoo.configschema import Option, Options, Section, members
 
 WIDTH = 88
@@ -43,7 +44,11 @@ def _members(cls: type[Options], indent: str) -> Iterator[str]:
 
 def _option(option: Option, indent: str) -> Iterator[str]:
     yield from _comment(f"{option.prose} {_takes(option)}", indent)
-    yield f"{indent}{option.name}: {option.kind.write(option.default)}"
+    if isinstance(option.kind, Table) and option.default:
+        yield f"{indent}{option.name}:"
+        yield from (f"{indent}  {row}" for row in option.kind.rows(option.default))
+    else:
+        yield f"{indent}{option.name}: {option.kind.write(option.default)}"
 
 
 def _takes(option: Option) -> str:

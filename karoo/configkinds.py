@@ -112,6 +112,9 @@ class Text(Kind[str]):
             raise Unfit("it holds a line break or another unprintable character")
 
 
+_NAME = Text()
+
+
 class Flag(Kind[bool]):
     wants = "true or false"
 
@@ -207,6 +210,38 @@ class Choice(Kind[str]):
     def check(self, value: str) -> None:
         if value not in self.choices:
             raise Unfit
+
+
+class Table(Kind["tuple[tuple[str, T], ...]"], Generic[T]):
+    """A mapping of free names to values of another kind, kept as pairs in file order; it replaces the default whole.
+
+    Names keep their case, but two that differ in nothing else are the same name given twice. The rows are read by
+    `Builder`; here are the rules for them.
+    """
+
+    most = 64
+    longest_name = 64
+
+    def __init__(self, value: Kind[T]) -> None:
+        self.value = value
+        self.wants = f"up to {self.most} names, each with {value.wants}"
+
+    def parse(self, scalar: Scalar) -> tuple[tuple[str, T], ...]:
+        raise Unfit
+
+    def check_name(self, name: str) -> None:
+        """Raises Unfit, with a whole sentence as its advice, where a name is not allowed."""
+        if not 1 <= len(name) <= self.longest_name:
+            raise Unfit(f"found a name of {len(name)} characters, wants 1 to {self.longest_name}")
+        if not name.isprintable():
+            raise Unfit("the name holds a line break or another unprintable character")
+
+    def rows(self, value: tuple[tuple[str, T], ...]) -> list[str]:
+        """Each row as a line of YAML."""
+        return [f"{_NAME.write(name)}: {self.value.write(each)}" for name, each in value]
+
+    def write(self, value: tuple[tuple[str, T], ...]) -> str:
+        return f"{{{', '.join(self.rows(value))}}}"
 
 
 class Hex(Kind[str]):

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import re
 from collections.abc import Container, Iterator
 from collections.abc import Mapping as Environment
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from karoo.configfile import Entry, Fault, Mapping, Node, Scalar, Sequence
-from karoo.configkinds import Kind, Unfit
+from karoo.configkinds import Kind, Table, Unfit
+from karoo.configwords import describe, printable, sort, substitute
 
 T = TypeVar("T")
 S = TypeVar("S", bound="Options")
@@ -177,9 +177,7 @@ class Builder:
                 where = _join(path, printable(entry.key) or '""')
                 self.note(where, entry.line, self._unknown(cls, entry.key, path))
             elif entry.key in entries:
-                first = entries[entry.key].line
-                again = f", first on line {first}" if first is not None else ""
-                self.note(_join(path, entry.key), entry.line, f"given twice{again}: keep one of them")
+                self.note(_join(path, entry.key), entry.line, twice(entries[entry.key].line))
             else:
                 entries[entry.key] = entry
         return entries
@@ -207,27 +205,75 @@ class Builder:
                      for index, item in enumerate(node.items))
 
     def _option(self, option: Option, entry: Entry | None, path: str, line: int | None) -> Any:
+        value = None
         if entry is None or entry.value.is_null:
             if option.required and path.rpartition(".")[0] not in self._failed:
                 self.fault(path, line, f"missing, wants {option.kind.wants}")
+        else:
+            self.given[path] = entry.value.line
+            if isinstance(option.kind, Table) and isinstance(entry.value, Mapping):
+                value = self._table(option.kind, entry.value, path)
+            else:
+                value = self._value(option.kind, entry.value, path, option.secret, option.zero_is_default)
+        if value is None:
             return "" if option.required else option.default
-        node = entry.value
-        self.given[path] = node.line
+        return value
+
+    def _value(self, kind: Kind[T], node: Node, path: str, secret: bool = False, zero: bool = False) -> T | None:
+        """The value of a node; None where it is faulty, or with `zero` where it is 0 or ""."""
         try:
             if not isinstance(node, Scalar):
                 raise Unfit
             node = substitute(node, self.environ)
-            value = option.kind.parse(node)
-            if option.zero_is_default and value in (0, ""):
-                return option.default
-            option.kind.check(value)
+            value = kind.parse(node)
+            if zero and value in (0, ""):
+                return None
+            kind.check(value)
             return value
         except LookupError as error:
             self.fault(path, node.line, str(error.args[0]))
         except Unfit as unfit:
             advice = f": {unfit.advice}" if unfit.advice else ""
-            self.fault(path, node.line, f"found {describe(node, option.secret)}, wants {option.kind.wants}{advice}")
-        return "" if option.required else option.default
+            self.fault(path, node.line, f"found {describe(node, secret)}, wants {kind.wants}{advice}")
+        return None
+
+    def _table(self, kind: Table[T], node: Mapping, path: str) -> tuple[tuple[str, T], ...] | None:
+        """The rows of a table, as far as they are right; None where there are too many."""
+        if len(node.entries) > kind.most:
+            self.fault(path, node.line, f"found {len(node.entries)}, wants at most {kind.most}")
+            return None
+        rows: list[tuple[str, T]] = []
+        first: dict[str, int | None] = {}
+        for entry in node.entries:
+            if entry.key is None:
+                self.fault(path, entry.line, "found something else than a text in the place of a name")
+                continue
+            where = _join(path, printable(entry.key) or '""')
+            folded = entry.key.lower()
+            if folded in first:
+                self.fault(where, entry.line, twice(first[folded]))
+                continue
+            first[folded] = entry.line
+            try:
+                kind.check_name(entry.key)
+            except Unfit as unfit:
+                self.fault(where, entry.line, unfit.advice)
+                continue
+            if entry.value.is_null:
+                self.fault(where, entry.line, f"missing, wants {kind.value.wants}")
+                continue
+            value = self._value(kind.value, entry.value, where)
+            if value is not None:
+                rows.append((entry.key, value))
+        if len(rows) < len(node.entries):
+            self._failed.add(path)
+        return tuple(rows)
+
+
+def twice(first: int | None) -> str:
+    """The sentence on a name that comes again after the line `first`."""
+    again = f", first on line {first}" if first is not None else ""
+    return f"given twice{again}: keep one of them"
 
 
 def homes(root: type[Options]) -> dict[str, list[str]]:
@@ -242,52 +288,3 @@ def homes(root: type[Options]) -> dict[str, list[str]]:
 
     visit(root, "")
     return found
-
-
-_VARIABLE = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)\}|\$\{")
-
-
-def substitute(scalar: Scalar, environ: Environment[str, str]) -> Scalar:
-    """The scalar with each `${NAME}` replaced; `$${` stands for `${` itself. Raises LookupError with a sentence.
-
-    What was replaced counts as written without quotes, so that a quoted variable can hold a number.
-    """
-    if scalar.literal or "${" not in scalar.text:
-        return scalar
-    replaced = False
-
-    def value(match: re.Match[str]) -> str:
-        nonlocal replaced
-        if match[0] == "$${":
-            return "${"
-        name = match[1]
-        if name is None:
-            raise LookupError("found ${ without a variable's name and a }: write ${NAME}, or $${ for ${ itself")
-        if name not in environ:
-            raise LookupError(f"the environment variable {name} is not set: set it, or write $${{{name}}} for the text")
-        replaced = True
-        return environ[name]
-
-    text = _VARIABLE.sub(value, scalar.text)
-    return dataclasses.replace(scalar, text=text, plain=scalar.plain or replaced)
-
-
-def sort(node: Node) -> str:
-    """What a node is, without its content."""
-    return {Mapping: "a mapping", Sequence: "a list", Scalar: "a text"}[type(node)]
-
-
-def describe(node: Node, hide: bool = False) -> str:
-    """What was found, in words. Whatever stands before an @ may be a password and is not shown."""
-    if not isinstance(node, Scalar):
-        return sort(node)
-    if hide:
-        return "(hidden)"
-    text = printable(re.sub("(?s).*@", "(hidden)@", node.text))
-    return text if node.plain and text else f'the text "{text}"'
-
-
-def printable(text: str) -> str:
-    """The text on one line and not too long."""
-    text = text if len(text) <= 60 else f"{text[:60]}..."
-    return "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in text)

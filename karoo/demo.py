@@ -21,10 +21,11 @@ log = logging.getLogger("karoo.demo")
 
 POOL_DIFFICULTY = 0.0006  # the three miners together reach it every 5 s or so
 START_DIFFICULTY = 0.00004
+TARGET_SECONDS = 2.0  # short, so that one can watch the difficulties converge
 JOB_EVERY = 20.0
 # name, agent, hashes a second, rolls version bits
-MINERS = (("esp32", "NerdMinerV2", 50_000, False), ("bitaxe", "bitaxe/demo", 150_000, True),
-          ("rack", "cgminer/demo", 300_000, False))
+MINERS = (("esp32", "NerdMinerV2", 4_000, False), ("bitaxe", "bitaxe/demo", 40_000, True),
+          ("rack", "cgminer/demo", 400_000, False))
 
 
 def run(stratum_port: int, http_port: int, pool_port: int, seconds: float | None) -> int:
@@ -59,7 +60,8 @@ def _settings(stratum_port: int, http_port: int, pool_port: int) -> config.Confi
         "proxy": {"listen": f"127.0.0.1:{stratum_port}"},
         "upstream": {"name": "demo pool", "host": "127.0.0.1", "port": pool_port, "user": "demo"},
         "http": {"listen": f"127.0.0.1:{http_port}", "pprof": True},
-        "vardiff": {"start_diff": START_DIFFICULTY}, "log": {"report_every_seconds": 30}})
+        "vardiff": {"start_diff": START_DIFFICULTY, "min_diff": 1e-8, "target_seconds": TARGET_SECONDS},
+        "log": {"report_every_seconds": 30}})
 
 
 def _start_miner(port: int, name: str, agent: str, hashrate: int, rolling: bool) -> subprocess.Popen[bytes]:

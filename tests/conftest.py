@@ -7,10 +7,18 @@ monkey.patch_all()
 import pytest  # noqa: E402  (after the patching)
 from hypothesis import settings  # noqa: E402
 
+from karoo.policy.vardiff import Vardiff  # noqa: E402
 from tests.site import Site  # noqa: E402
 
 settings.register_profile("karoo", deadline=None)  # a slow machine is no fault of the code
 settings.load_profile("karoo")
+
+
+@pytest.fixture(autouse=True)
+def constant_difficulty(request, monkeypatch):
+    """Difficulties stay where a test sets them, but for the tests of vardiff itself."""
+    if request.module.__name__ != "tests.test_vardiff":
+        monkeypatch.setattr(Vardiff, "look", lambda self, difficulty, target: None)
 
 
 @pytest.fixture

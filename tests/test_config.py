@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from karoo.config import Address, Config, ConfigError, from_dict, load, loads, parse_address, without_effect
 from karoo.configdoc import example
 from karoo.configfile import MAX_CHARS
-from karoo.configkinds import AutoOr, Choice, Flag, Hex, Host, Listen, Number, Text, Whole
+from karoo.configkinds import AutoOr, Choice, Flag, Hex, Host, Listen, Number, Table, Text, Whole
 from karoo.configschema import Option, Section, members, walk
 
 HERE = Path(__file__).parent / "config"
@@ -29,7 +29,12 @@ relaxed = settings(deadline=None)
 
 
 def values(config):
-    return {path: value for path, _, value in walk(config)}
+    return {path: plain(value) for path, _, value in walk(config)}
+
+
+def plain(value):
+    """The value as it stands in a file: a table is a dict there."""
+    return dict(value) if isinstance(value, tuple) else value
 
 
 def as_dict(config):
@@ -40,7 +45,7 @@ def as_dict(config):
 
     def member_value(member, value):
         if isinstance(member, Option):
-            return value
+            return plain(value)
         return [section(item) for item in value] if member.many else section(value)
 
     return section(config)
@@ -249,14 +254,15 @@ def test_options_without_effect_are_named_only_where_they_differ_from_the_defaul
     config = from_dict({
         "upstream": POOL,
         "proxy": {"write_buf": 8192, "read_buf": 8192, "tls": {"cert_file": "cert.pem"}},
-        "vardiff": {"target_seconds": 15, "adjust_every_ms": 1000},
+        "vardiff": {"target_seconds": 5, "adjust_every_ms": 1000, "start_by_agent": {}, "rounding": "power_of_two"},
+        "accounting": {"database": "other.db"},
         "ratelimit": {"enabled": True, "max_connections_per_ip": 100},
     })
     assert without_effect(config) == [
         "proxy.write_buf is set, but never has an effect: the proxy writes straight to the socket",
         "proxy.tls.cert_file is set, but has no effect yet",
-        "vardiff.adjust_every_ms is set, but has no effect yet",
         "ratelimit.enabled is set, but has no effect yet",
+        "accounting.database is set, but has no effect yet",
     ]
     assert without_effect(load(EXAMPLE_FILE, {})) == []
 
@@ -280,6 +286,68 @@ def test_a_config_cannot_be_changed():
         config.upstream.port = 5
     with pytest.raises((AttributeError, TypeError)):
         config.upstream.prot = 5
+
+
+# Tables
+
+def test_a_table_keeps_its_order_and_replaces_the_default_as_a_whole():
+    for config in (loads("upstream: {host: p, user: u}\nvardiff: {start_by_agent: {zz: 2, aa: 1}}", {}),
+                   loads('{"upstream": {"host": "p", "user": "u"}, "vardiff": {"start_by_agent": {"zz": 2, "aa": 1}}}'),
+                   from_dict({"upstream": POOL, "vardiff": {"start_by_agent": {"zz": 2, "aa": 1.0}}})):
+        assert config.vardiff.start_by_agent == (("zz", 2.0), ("aa", 1.0))
+        assert all(type(value) is float for _, value in config.vardiff.start_by_agent)
+        assert "vardiff.start_by_agent" in config.given
+        hash(config)
+
+
+def test_a_table_left_open_is_the_default_and_an_empty_one_is_empty():
+    default = from_dict({"upstream": POOL}).vardiff.start_by_agent
+    assert dict(default)["nerdminer"] == 0.0001 and len(default) == 15
+    assert from_dict({"upstream": POOL, "vardiff": {"start_by_agent": None}}).vardiff.start_by_agent == default
+    assert from_dict({"upstream": POOL, "vardiff": {"start_by_agent": {}}}).vardiff.start_by_agent == ()
+
+
+def test_the_bounds_of_a_table():
+    table = {f"{number:064}": 1 for number in range(64)}
+    assert len(from_dict({"upstream": POOL, "vardiff": {"start_by_agent": table}}).vardiff.start_by_agent) == 64
+    text = "upstream: {host: p, user: u}\nvardiff:\n  start_by_agent:\n"
+    text += "".join(f"    a{number}: x\n" for number in range(65))
+    assert faults(text) == ["line 4: vardiff.start_by_agent: found 65, wants at most 64"]
+
+
+def test_the_line_of_a_fault_in_a_json_table():
+    text = '{"upstream": {"host": "p", "user": "u"},\n "vardiff": {"start_by_agent": '
+    text += '{"a": 1,\n\n\t"b": true,\n"A": 1}}}'
+    assert faults(text) == [
+        "line 4: vardiff.start_by_agent.b: found true, wants a number from 1e-12 to 1e18",
+        "line 5: vardiff.start_by_agent.A: given twice, first on line 2: keep one of them",
+    ]
+
+
+def test_a_table_from_code_goes_through_the_same_rules():
+    with pytest.raises(ConfigError) as caught:
+        from_dict({"upstream": POOL, "vardiff": {"start_by_agent": {"a": "1", "b": None, 5: 5, "A": 2, "c": "${ONE}"}}})
+    assert str(caught.value).splitlines()[1:] == [
+        '  vardiff.start_by_agent.a: found the text "1", wants a number from 1e-12 to 1e18: '
+        "write the number without quotes",
+        "  vardiff.start_by_agent.b: missing, wants a number from 1e-12 to 1e18",
+        "  vardiff.start_by_agent: found something else than a text in the place of a name",
+        "  vardiff.start_by_agent.A: given twice: keep one of them",
+        '  vardiff.start_by_agent.c: found the text "${ONE}", wants a number from 1e-12 to 1e18',
+    ]
+
+
+@relaxed
+@given(st.dictionaries(st.text(st.characters(categories=["L", "N", "P", "S", "Zs"], max_codepoint=0xffff), min_size=1,
+                               max_size=64).filter(str.isprintable), st.floats(1e-12, 1e18), max_size=8))
+def test_a_table_is_read_as_it_is_written(table):
+    assume(len({name.lower() for name in table}) == len(table))
+    kind = Table(Number(1e-12, 1e18))
+    pairs = tuple(table.items())
+    block = "".join(f"\n    {row}" for row in kind.rows(pairs))
+    for written in (kind.write(pairs), block or "{}"):
+        text = f"upstream: {{host: p, user: u}}\nvardiff:\n  start_by_agent: {written}"
+        assert loads(text, {}).vardiff.start_by_agent == pairs
 
 
 # Values from code
@@ -323,6 +391,8 @@ def of_kind(kind):
         Hex: lambda: st.integers(0, 16 ** kind.digits - 1).map(lambda number: f"{number:0{kind.digits}x}"),
         Host: lambda: st.sampled_from(["pool.example.org", "10.0.0.1", "fd00::1"]),
         Listen: lambda: st.sampled_from([":0", "[::1]:3333", "localhost:80"]),
+        Table: lambda: st.dictionaries(words, of_kind(kind.value), max_size=5).filter(
+            lambda table: len({name.lower() for name in table}) == len(table)),
         Text: lambda: words,
     }[type(kind)]()
 

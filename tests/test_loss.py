@@ -220,7 +220,8 @@ def test_a_pool_that_cannot_be_used_is_named_with_the_reason(site, options, reas
 
 
 @pytest.mark.parametrize("second", ["ignore", "refuse"])
-def test_a_pool_that_takes_one_user_only_gets_all_shares_under_it(site, second):
+def test_a_pool_that_takes_one_user_only_gets_all_shares_under_it(site, second, monkeypatch):
+    monkeypatch.setattr(names, "NAME_DEADLINE", 0.2)
     pool = site.pool(second_authorize=second)
     proxy = site.proxy(pool)
     miners = [site.miner(proxy, user=f"a.rig{n}") for n in range(3)]
@@ -281,12 +282,19 @@ def test_a_pool_that_knows_one_name_is_remembered_over_a_reconnect(site, monkeyp
     for miner in miners:
         assert miner.submit(miner.find_share()) is True
     monkeypatch.setattr(names, "NAME_DEADLINE", 60.0)
-    restart(pool, forget=False)
+
+    def come_back():
+        connects = pool.books.connects
+        restart(pool, forget=False)
+        site.wait(lambda: pool.books.connects > connects and proxy.routes.routes[0].is_up)
+
+    come_back()
     for miner in miners:
         assert miner.submit(miner.find_share()) is True
     pool.options.second_authorize = "accept"
-    restart(pool, forget=False)
+    come_back()
     assert miners[0].submit(miners[0].find_share()) is True
+    pool.wait(lambda: "wallet.rig0" in pool.connections[-1].users)
     assert miners[0].submit(miners[0].find_share()) is True
     assert pool.shares[-1].user == "wallet.rig0", "it takes more than one by now"
 

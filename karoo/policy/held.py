@@ -61,6 +61,23 @@ class HeldDifficulty:
             self._changes = tuple((seq if first is None else first, low, high) for first, low, high in self._changes
                                   if first is None or first >= oldest_seq)
 
+    @property
+    def changing(self) -> bool:
+        """The miner may still work at a former difficulty."""
+        return bool(self._changes)
+
+    def threshold(self, sent_seq: int) -> float:
+        """The highest difficulty at which it may work on the last job that it was sent."""
+        return self.measure(sent_seq).highest if self._changes else self.difficulty
+
+    def proved(self, value: int) -> None:
+        """A good share had this hash: the miner works at no difficulty that the hash misses any more.
+
+        Changes take effect in their order, so that is proved of those only before which there was no lower one.
+        """
+        while self._changes and value > dif.target_of(self._changes[0][1], self._diff1):
+            self._changes = self._changes[1:]
+
     def measure(self, seq: int) -> Measure:
         """What a share of the job with this number is judged by."""
         if not self._changes:

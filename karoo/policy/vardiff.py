@@ -6,6 +6,7 @@ LAW: never above the difficulty of the upstream: shares between the two would be
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from dataclasses import dataclass
 
 from karoo.policy.evidence import Evidence, deviation
@@ -43,17 +44,18 @@ class DifficultyPolicy:
     power_of_two: bool = False
 
     def wanted(self, suggested: float | None, agent: str = "") -> float | None:
-        """Where a session starts, were the pool's difficulty no bound; None: at the pool's.
+        """Where a session starts, were the pool's difficulty no bound; None: at the pool's, whatever that is.
 
-        A miner's own suggestion goes before the configured start; both stay inside the bounds.
+        A miner's own suggestion goes before the configured start, that before the start of its program; all stay
+        inside the bounds.
         """
+        if not self.enabled:
+            return None
         value = suggested if suggested is not None else self.start
         if value is None:
             name = agent.lower()
             value = max(((len(part), start) for part, start in self.by_agent if part in name), default=(0, None))[1]
-        if not self.enabled or value is None:
-            return None
-        return self.bounded(value)
+        return self.bounded(self.highest if value is None else value)
 
     def bounded(self, difficulty: float) -> float:
         """Inside the bounds of the configuration."""
@@ -65,6 +67,26 @@ class DifficultyPolicy:
             return self.bounded(2.0 ** round(math.log2(difficulty)))
         unit = 10.0 ** (math.floor(math.log10(difficulty)) - 1)
         return self.bounded(float(f"{round(difficulty / unit) * unit:.2g}"))
+
+
+class Remembered:
+    """The difficulties of workers that left, so that they start there when they come back. Bounded."""
+
+    MOST = 50_000
+
+    def __init__(self) -> None:
+        self._difficulty: OrderedDict[tuple[str, str], float] = OrderedDict()
+
+    def keep(self, worker: str, address: str, difficulty: float) -> None:
+        """A worker at this address leaves."""
+        self._difficulty[worker, address] = difficulty
+        self._difficulty.move_to_end((worker, address))
+        if len(self._difficulty) > self.MOST:
+            self._difficulty.popitem(last=False)
+
+    def recall(self, worker: str, address: str) -> float | None:
+        """Where it was; None when it was never here."""
+        return self._difficulty.get((worker, address))
 
 
 def effective(wanted: float | None, upstream: float) -> float:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from karoo.accounting import Accounts
 from karoo.metrics import Metrics
-from karoo.policy.vardiff import DifficultyPolicy
+from karoo.policy.vardiff import DifficultyPolicy, Remembered
 from karoo.policy.workers import WorkerNames
 from karoo.proxy.pending import PendingShare
 from karoo.stratum.job import JobTable
@@ -50,6 +50,7 @@ class House:
     judge: Judge
     names: WorkerNames
     difficulty: DifficultyPolicy
+    remembered: Remembered
     accounts: Accounts
     metrics: Metrics
 

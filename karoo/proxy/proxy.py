@@ -15,7 +15,7 @@ from karoo.accounting import Accounts
 from karoo.metrics import Metrics
 from karoo.net.connection import Connection
 from karoo.net.listener import Listener
-from karoo.policy.vardiff import DifficultyPolicy
+from karoo.policy.vardiff import DifficultyPolicy, Remembered
 from karoo.policy.workers import WorkerNames
 from karoo.proxy.greenlets import Greenlets
 from karoo.proxy.house import House
@@ -50,7 +50,11 @@ class Proxy:
         self._house = House(
             seat=self.routes.seat, mask=self.routes.mask, judge=judge,
             names=WorkerNames(upstream.worker_names, upstream.user),
-            difficulty=DifficultyPolicy(vardiff.enabled, vardiff.min_diff, vardiff.max_diff, start),
+            difficulty=DifficultyPolicy(
+                vardiff.enabled, vardiff.min_diff, vardiff.max_diff, start,
+                tuple((part.lower(), difficulty) for part, difficulty in vardiff.start_by_agent),
+                vardiff.target_seconds, vardiff.rounding == "power_of_two"),
+            remembered=Remembered(),
             accounts=self.accounts, metrics=self.metrics)
         host, port = config.parse_address(settings.proxy.listen)
         self.listener = Listener(host, port, self._on_connection)
@@ -106,6 +110,7 @@ class Proxy:
             gevent.sleep(SWEEP_EVERY)
             now = monotonic()
             self._sweep_sessions(now)
+            self._adjust_sessions(now)
             self.routes.sweep(now)
 
     def _sweep_sessions(self, now: float) -> None:
@@ -126,6 +131,18 @@ class Proxy:
                 session.repeat_difficulty()
                 told += 1
                 if told % FAN_OUT_SLICE == 0:
+                    gevent.sleep(0.0001)
+
+    def _adjust_sessions(self, now: float) -> None:
+        """Look at every difficulty: each second while a session is young, else every adjust_every_ms, in turn."""
+        every = max(1, round(self.settings.vardiff.adjust_every_ms / 1e3))
+        turn = int(now) % every
+        looked = 0
+        for session in list(self.sessions.values()):
+            if session.vardiff is not None and (session.vardiff.probing or session.number % every == turn):
+                session.adjust(now)
+                looked += 1
+                if looked % FAN_OUT_SLICE == 0:
                     gevent.sleep(0.0001)
 
     def _report_for_ever(self) -> None:

@@ -11,8 +11,9 @@ from karoo import units
 from karoo.accounting import STALE
 from karoo.log import wire
 from karoo.net.connection import Connection, LineTooLong
+from karoo.policy import hints
 from karoo.policy.held import HeldDifficulty
-from karoo.policy.vardiff import effective
+from karoo.policy.vardiff import Vardiff, effective
 from karoo.proxy import requests
 from karoo.proxy.house import House, Route, SessionLog
 from karoo.proxy.pending import NoSeat, PendingShare, Verdict, Worker
@@ -47,8 +48,8 @@ class Session:
     """
 
     __slots__ = ("_house", "_told_mask", "_wanted", "accepted", "agent", "asked_mask", "conn", "end_reason", "epoch",
-                 "held", "mask", "number", "prefix", "rejected", "route", "sent_seq", "session_id", "started_at",
-                 "subscribed", "suggested", "takes_extranonce", "worker_name", "workers")
+                 "floor", "held", "mask", "number", "prefix", "rejected", "route", "sent_seq", "session_id",
+                 "started_at", "subscribed", "suggested", "takes_extranonce", "vardiff", "worker_name", "workers")
 
     def __init__(self, number: int, conn: Connection, house: House) -> None:
         self.number, self.conn, self._house = number, conn, house
@@ -63,7 +64,9 @@ class Session:
         self.takes_extranonce = False
         self.asked_mask = self._told_mask = self.mask = 0
         self.suggested: float | None = None
-        self._wanted = house.difficulty.wanted(None)
+        self.floor = 0.0  # the lowest difficulty that the miner wants
+        self._wanted: float | None = None
+        self.vardiff: Vardiff | None = None  # from its first job on, where difficulties are the proxy's to choose
         self.held = HeldDifficulty(house.judge.algorithm.diff1)
         self.sent_seq = -1
         self.accepted = self.rejected = 0
@@ -95,6 +98,8 @@ class Session:
         self.conn.close()
         if self.route is not None:
             self.route.leave(self)
+        if self.vardiff is not None and not self.vardiff.probing:
+            self._house.remembered.keep(self.worker_name, self._address, self.held.difficulty)
         for worker in self.workers.values():
             self._house.accounts.leave(worker.account)
         reason = self.end_reason or self.conn.cut_reason or "the miner closed the connection"
@@ -178,13 +183,24 @@ class Session:
         if asked.user not in self.workers:
             if len(self.workers) >= MAX_WORKERS:
                 raise StratumError(f"More than {MAX_WORKERS} workers on one connection")
-            name = self._house.names.account(asked.user)
+            user = self._read_hints(asked)
+            name = self._house.names.account(user)
             account = self._house.accounts.join(name, monotonic())
-            self.workers[asked.user] = Worker(asked.user, asked.password, account)
+            self.workers[asked.user] = Worker(user, asked.password, account)
             self.worker_name = self.worker_name or name
             self.log.info("authorized as %s (%s)", name, self.agent or "no agent")
         self.answer(request_id, messages.result_true(request_id))
         self._start()
+
+    def _read_hints(self, asked: Authorize) -> str:
+        """The user's name without what it says of the difficulty; the password may say something too."""
+        user, start = hints.split_user(asked.user)
+        by_password, floor = hints.read_password(asked.password)
+        start = start or by_password
+        if start is not None and self.suggested is None:
+            self.suggested = start
+        self.floor = floor or self.floor
+        return user
 
     def _start(self) -> None:
         """Subscribed and authorized: difficulty and the current job follow at once."""
@@ -192,6 +208,7 @@ class Session:
             job = self.route.jobs.current
             extranonce = self.route.extranonce
             if job is not None and extranonce is not None and job.extranonce1 == extranonce.extranonce1:
+                self._begin_difficulty()
                 self.deliver(job)  # else the pool just changed it: wait for the job that goes with the new one
 
     @property
@@ -255,7 +272,10 @@ class Session:
         if log.isEnabledFor(logging.DEBUG):
             self.log.debug("share of job %s: difficulty %.6g of %.6g", submit.job_id,
                            dif.difficulty_of(share.value, self.diff1), measure.lowest)
-        return share, measure.work(share.value)
+        work = measure.work(share.value)
+        if self.vardiff is not None:
+            self._learn(self.vardiff, share.value, bool(work))
+        return share, work
 
     def _refused(self, worker: Worker | None, fault: StratumError) -> None:
         self.rejected += 1
@@ -292,13 +312,48 @@ class Session:
         """The target of difficulty 1 of the algorithm that is mined."""
         return self._house.judge.algorithm.diff1
 
+    def _begin_difficulty(self) -> None:
+        """Where it starts: what the miner said, where it left when it was here before, or what its program needs."""
+        policy, now = self._house.difficulty, monotonic()
+        former = self._house.remembered.recall(self.worker_name, self._address)
+        said = self.suggested if self.suggested is not None else former
+        self._wanted = policy.wanted(None if said is None else max(said, self.floor), self.agent)
+        if policy.enabled:
+            self.vardiff = Vardiff(now)
+            if self.suggested is None and former is not None:
+                self.vardiff.settle()
+
+    @property
+    def _address(self) -> str:
+        return self.conn.peer.rpartition(":")[0]
+
     def suggest(self, difficulty: float) -> None:
         """The miner would like this difficulty; the same wish again changes nothing."""
         if difficulty != self.suggested:
             self.suggested = difficulty
-            self._wanted = self._house.difficulty.wanted(difficulty)
+            self._wanted = self._house.difficulty.wanted(max(difficulty, self.floor))
             if self.sent_seq >= 0 and self.route is not None:
                 self._change_difficulty(effective(self._wanted, self.route.ceiling))
+
+    def _learn(self, vardiff: Vardiff, value: int, counts: bool) -> None:
+        """A good share tells of the miner's speed."""
+        now = monotonic()
+        vardiff.pass_time(now, self.held.threshold(self.sent_seq))
+        if self.held.changing:
+            self.held.proved(value)
+        if counts and vardiff.share(now, self.held.threshold(self.sent_seq)):
+            self.adjust(now)
+
+    def adjust(self, now: float) -> None:
+        """Look whether another difficulty would fit the miner's speed better."""
+        vardiff, policy = self.vardiff, self._house.difficulty
+        if vardiff is None or self.route is None:
+            return
+        vardiff.pass_time(now, self.held.threshold(self.sent_seq))
+        fitting = vardiff.look(self.held.difficulty, policy.target)
+        if fitting is not None:
+            self._wanted = max(policy.rounded(fitting), policy.bounded(self.floor))
+            self._change_difficulty(effective(self._wanted, self.route.ceiling))
 
     def stay_below(self, ceiling: float) -> None:
         """The pool's difficulty is now this: a session never holds a higher one."""
@@ -317,8 +372,15 @@ class Session:
 
     def _change_difficulty(self, difficulty: float) -> None:
         if difficulty != self.held.difficulty:
-            self.held.change(difficulty)
+            self._hold(difficulty)
             self.tell(self._difficulty_line())
+
+    def _hold(self, difficulty: float) -> None:
+        if self.vardiff is not None and self.held.difficulty:
+            now = monotonic()
+            self.vardiff.pass_time(now, self.held.threshold(self.sent_seq))
+            self.vardiff.changed(now)
+        self.held.change(difficulty)
 
     def _difficulty_line(self) -> bytes:
         return messages.set_difficulty(self.held.difficulty)
@@ -339,7 +401,7 @@ class Session:
             lines.append(self._mask_line())
         difficulty = effective(self._wanted, route.ceiling)
         if difficulty != self.held.difficulty:
-            self.held.change(difficulty)
+            self._hold(difficulty)
             lines.append(self._difficulty_line())
         if self.epoch != route.epoch:
             assert route.extranonce is not None
@@ -347,6 +409,8 @@ class Session:
             lines.append(messages.notification("mining.set_extranonce", [
                 (route.extranonce.extranonce1 + self.prefix).hex(), self.extranonce2_size]))
         lines.append(job.clean_line if clean else job.line)
+        if self.vardiff is not None and self.held.changing:
+            self.vardiff.pass_time(monotonic(), self.held.threshold(self.sent_seq))
         self.sent_seq = job.seq
         self.held.sent(job.seq, route.jobs.oldest_seq)
         data = b"".join(lines)
