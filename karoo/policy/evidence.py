@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 NEWEST = 10.0  # seconds that the newest buckets span; older ones are merged pairwise, up to LEVELS times doubled
 LEVELS = 6  # the oldest span 640 s; there are two of each, so that they reach back 21 minutes
+MOST = 2 * (LEVELS + 1)
 _FIELDS = 3  # seconds, shares, exposure
 
 
@@ -40,6 +41,7 @@ class Evidence:
             self._seconds = self._exposure = 0.0
             self.shares = 0
             self._merge()
+            del self._buckets[:max(0, len(self._buckets) - MOST * _FIELDS)]
 
     def count(self) -> None:
         """A share of at least that difficulty."""
@@ -54,7 +56,8 @@ class Evidence:
             while start and buckets[start - _FIELDS] < NEWEST * 2 ** (level + 1):
                 start -= _FIELDS
             if end - start <= 2 * _FIELDS:
-                return
+                end = start
+                continue
             if level == LEVELS:
                 del buckets[:_FIELDS]
                 return
