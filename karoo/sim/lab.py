@@ -91,16 +91,6 @@ POLICY = DifficultyPolicy(enabled=True, lowest=1e-12, highest=1e18, target=15.0)
 SPEED = 1.0 / POLICY.target  # the right difficulty is 1
 
 
-@dataclass
-class Row:
-    """A property, what is asked of it, and what was found."""
-
-    name: str
-    asked: str
-    found: str
-    good: bool
-
-
 def converged(power: int, at_once: bool, seeds: int) -> tuple[float, float]:
     """From 10^power times the right difficulty: the part of the runs that are within 1.5 of it after 90 s or 20
     shares (and three jobs more where changes wait for jobs), and the factor that 95 % of the runs are within."""
