@@ -101,12 +101,11 @@ class Vardiff:
     would give one share every `target` seconds, when that is worth a change. Times are monotonic seconds.
     """
 
-    __slots__ = ("_changed_at", "_counted", "_evidence", "_last_share", "_now", "_started_at", "probing")
+    __slots__ = ("_changed_at", "_evidence", "_last_share", "_now", "_started_at", "probing")
 
     def __init__(self, now: float) -> None:
         self._evidence = Evidence()
         self._now = self._started_at = self._changed_at = self._last_share = now
-        self._counted = 0
         self.probing = True
 
     def pass_time(self, now: float, threshold: float) -> None:
@@ -119,7 +118,6 @@ class Vardiff:
         """A share that reaches the threshold; whether a look is due at once, for a miner far above its rate."""
         self.pass_time(now, threshold)
         self._evidence.count()
-        self._counted += 1
         self._last_share = now
         return self._evidence.shares % BURST == 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
-SUFFIX, SINGLE, PASSTHROUGH = "suffix", "single", "passthrough"
+SINGLE, PASSTHROUGH = "single", "passthrough"  # and suffix, which is what is left
 
 
 def worker_name(user: str) -> str:

@@ -17,10 +17,9 @@ from karoo.net.connection import Connection
 from karoo.net.listener import Listener
 from karoo.policy.vardiff import DifficultyPolicy, Remembered
 from karoo.policy.workers import WorkerNames
-from karoo.proxy.greenlets import Greenlets
+from karoo.proxy.greenlets import Greenlets, paced
 from karoo.proxy.house import House
 from karoo.proxy.routes import Routes
-from karoo.proxy.routing import FAN_OUT_SLICE
 from karoo.proxy.session import Session
 from karoo.stratum import messages
 from karoo.stratum.errors import StratumError
@@ -119,8 +118,7 @@ class Proxy:
         before = now - settings.client_idle_ms / 1e3 if settings.client_idle_ms else 0.0
         after = now - settings.authorized_idle_ms / 1e3 if settings.authorized_idle_ms else 0.0
         quiet = now - settings.quiet_ms / 1e3
-        told = 0
-        for session in list(self.sessions.values()):
+        for session in paced(list(self.sessions.values())):
             conn = session.conn
             if session.route is None and conn.peer_left():
                 session.end("the miner closed the connection")  # it waits for the pool and does not read
@@ -129,21 +127,14 @@ class Proxy:
                 session.end("silent for too long")
             elif conn.last_sent < quiet:
                 session.repeat_difficulty()
-                told += 1
-                if told % FAN_OUT_SLICE == 0:
-                    gevent.sleep(0.0001)
 
     def _adjust_sessions(self, now: float) -> None:
         """Look at every difficulty: each second while a session is young, else every adjust_every_ms, in turn."""
         every = max(1, round(self.settings.vardiff.adjust_every_ms / 1e3))
         turn = int(now) % every
-        looked = 0
-        for session in list(self.sessions.values()):
+        for session in paced(list(self.sessions.values())):
             if session.vardiff is not None and (session.vardiff.probing or session.number % every == turn):
                 session.adjust(now)
-                looked += 1
-                if looked % FAN_OUT_SLICE == 0:
-                    gevent.sleep(0.0001)
 
     def _report_for_ever(self) -> None:
         while True:
@@ -155,17 +146,11 @@ class Proxy:
         now = monotonic()
         total = self.accounts.totals(now, self.metrics.pool_latency)
         log.info("report: %s", accounting.report_line(total), extra={"report": total})
-        workers = []
-        for count, worker in enumerate(self.accounts.summaries(now), 1):
-            workers.append(worker)
-            if count % FAN_OUT_SLICE == 0:
-                gevent.sleep(0.0001)  # never delay a share for a report
+        workers = list(paced(self.accounts.summaries(now)))  # never delay a share for a report
         workers.sort(key=lambda one: one["hashrate"]["15m"], reverse=True)
         shown = workers if self.settings.log.format == "json" else workers[:REPORTED_WORKERS]
-        for count, worker in enumerate(shown, 1):
+        for worker in paced(shown):
             log.info("report: %s", accounting.report_line(worker), extra={"report": worker})
-            if count % FAN_OUT_SLICE == 0:
-                gevent.sleep(0.0001)
         if len(shown) < len(workers):
             log.info("report: … and %d workers more", len(workers) - len(shown))
 

@@ -12,13 +12,12 @@ from collections.abc import Callable
 from time import monotonic, time
 from typing import Any, Protocol
 
-import gevent
 from gevent.event import Event
 
 from karoo import config, units
 from karoo.metrics import Metrics
 from karoo.policy.nonce import PrefixSpace, prefix_size
-from karoo.proxy.greenlets import Greenlets
+from karoo.proxy.greenlets import Greenlets, paced
 from karoo.proxy.pending import PendingShare, Verdict
 from karoo.proxy.upstream import Upstream, UpstreamError
 from karoo.stratum import difficulty as dif
@@ -29,7 +28,6 @@ from karoo.stratum.methods import Extranonce, Notify
 
 log = logging.getLogger("karoo.routing")
 
-FAN_OUT_SLICE = 250  # miners between two short pauses: at 5,000 miners a share waits 6 ms at most
 RENEW_EVERY = 5.0  # seconds
 MAX_PASSED_ON = 64  # a miner's questions must leave room for shares
 LOST = Verdict(False, 20, "connection to the pool lost before it answered")
@@ -183,7 +181,7 @@ class Route:
             return
         self.lost_at = monotonic() if self.sessions else None
         unsent = upstream.names.waiting()
-        room = self.pool.held_shares - len(self._held)
+        room = max(0, self.pool.held_shares - len(self._held))
         self._held += unsent[:room]
         for pending in unsent[room:]:
             self.refuse(pending, FULL)
@@ -266,12 +264,10 @@ class Route:
         try:
             while self.jobs.current is not done:
                 done = self.jobs.current
-                for count, session in enumerate(list(self.sessions), 1):
+                for session in paced(list(self.sessions)):
                     job = self.jobs.current
                     if job is not None and session.sent_seq < job.seq:
                         session.deliver(job)
-                    if count % FAN_OUT_SLICE == 0:
-                        gevent.sleep(0.0001)
         finally:
             self._publishing = False
 
@@ -298,10 +294,8 @@ class Route:
     def _each(self, do: Callable[[Seated], None]) -> None:
         """Tell every session something, in slices as a job."""
         def run() -> None:
-            for count, session in enumerate(list(self.sessions), 1):
+            for session in paced(list(self.sessions)):
                 do(session)
-                if count % FAN_OUT_SLICE == 0:
-                    gevent.sleep(0.0001)
         self._greenlets.run(run, "a message to all miners")
 
     # ------------------------------------------------------------------ once a second
