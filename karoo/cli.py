@@ -17,6 +17,7 @@ examples:
   karoo config > karoo.yaml               an example configuration, to be edited
   karoo check --connect -c karoo.yaml     is it right, and do the pools answer?
   karoo run -c karoo.yaml                 the proxy (plain `karoo -c karoo.yaml` too)
+  karoo report -c karoo.yaml              what each worker did today
   karoo simulate-pool --port 3333         a pool to try things with
   karoo simulate-miner 127.0.0.1:3333 --user wallet.rig1 --count 3
 
@@ -37,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from karoo.accounting import report
     parser = argparse.ArgumentParser(
         prog="karoo", description="A Stratum V1 mining proxy: many miners, one connection to the pool.",
         epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -62,6 +64,8 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("check", _check, "check a configuration", "check --connect -c karoo.yaml")
     sub.add_argument("--connect", action="store_true", help="also dial each pool, up to its first job")
     _add_config(sub)
+    report.add_arguments(command("report", _report, "print what each worker did, from the accounts",
+                                 "report --from 2026-01-01 --to 2026-01-31 --csv -c karoo.yaml"))
     command("config", _config, "print an example configuration with every option", "config > karoo.yaml")
     _add_pool(command("simulate-pool", _simulate_pool, "run a pool that checks every share",
                       "simulate-pool --port 3333 --difficulty 0.001 --job-every 30"))
@@ -163,6 +167,18 @@ def _check(args: argparse.Namespace) -> int:
         reached = check.check_pool(pool, settings.shares.algorithm, report) and reached
         print("\n".join(["", *report]))
     return EX_OK if reached else EX_UNAVAILABLE
+
+
+def _report(args: argparse.Namespace) -> int:
+    from karoo import config
+    from karoo.accounting import report
+    if args.database is not None:
+        return report.run(args.database, args)
+    try:
+        settings = config.load(args.config)
+    except config.ConfigError as faults:
+        return _fail(str(faults), EX_CONFIG)
+    return report.run(settings.accounting.database, args, settings.shares.algorithm)
 
 
 def _config(args: argparse.Namespace) -> int:

@@ -230,10 +230,11 @@ class Compat(Options):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accounting(Options):
     database: str = option(
-        "karoo.db", 'The file that keeps the accounts of the workers. "" keeps none.', Text(empty=True), later=True)
+        "karoo.db", 'The file that keeps the accounts of the workers; without a full path it lies beside this '
+        'configuration. "" keeps none.', Text(empty=True))
     flush_seconds: float = option(
         10.0, "The seconds between two writes of the accounts. What came since the last one is lost when the process "
-        "is killed.", Number(0.5, 3600), later=True)
+        "is killed.", Number(0.5, 3600))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -277,11 +278,17 @@ class Config(Options):
 
 
 def load(path: str | os.PathLike[str], environ: Mapping[str, str] = os.environ) -> Config:
-    """The configuration in a YAML or JSON file; `${NAME}` in its values is taken from `environ`.
+    """The configuration in a YAML or JSON file; `${NAME}` in its values is taken from `environ`. Where the database
+    of the accounts is no full path it is taken from the file's directory.
 
     Raises ConfigError with every fault of the file, or with the reason why it cannot be read.
     """
-    return loads(read_text(path), environ, os.fspath(path))
+    config = loads(read_text(path), environ, os.fspath(path))
+    database = config.accounting.database
+    if not database:
+        return config
+    beside = os.path.join(os.path.dirname(os.path.abspath(path)), database)
+    return dataclasses.replace(config, accounting=dataclasses.replace(config.accounting, database=beside))
 
 
 def loads(text: str, environ: Mapping[str, str] = os.environ, name: str = "<text>") -> Config:

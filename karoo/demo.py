@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from time import monotonic
 
 import gevent
@@ -37,13 +38,15 @@ def run(stratum_port: int, http_port: int, pool_port: int, seconds: float | None
     except OSError as failure:
         raise ListenError(f"cannot listen on 127.0.0.1:{pool_port}: {failure.strerror or failure}") from failure
     miners: list[subprocess.Popen[bytes]] = []
+    folder = tempfile.TemporaryDirectory(prefix="karoo-demo-")
     try:
-        parts = service.Service(_settings(stratum_port, http_port, pool.port))
+        database = os.path.join(folder.name, "karoo.db")
+        parts = service.Service(_settings(stratum_port, http_port, pool.port, database))
         ended = service.on_end_signals()
         parts.start()
         assert parts.web is not None
         miners = [_start_miner(parts.proxy.listener.port, *miner) for miner in MINERS]
-        _greet(pool.port, parts.proxy.listener.port, parts.web.port)
+        _greet(pool.port, parts.proxy.listener.port, parts.web.port, database)
         ended.wait(seconds)
         _end(miners)
         parts.stop()
@@ -52,15 +55,17 @@ def run(stratum_port: int, http_port: int, pool_port: int, seconds: float | None
     finally:
         _end(miners)
         pool.stop()
+        folder.cleanup()
     return 0
 
 
-def _settings(stratum_port: int, http_port: int, pool_port: int) -> config.Config:
+def _settings(stratum_port: int, http_port: int, pool_port: int, database: str) -> config.Config:
     return config.from_dict({
         "proxy": {"listen": f"127.0.0.1:{stratum_port}"},
         "upstream": {"name": "demo pool", "host": "127.0.0.1", "port": pool_port, "user": "demo"},
         "http": {"listen": f"127.0.0.1:{http_port}", "pprof": True},
         "vardiff": {"start_diff": START_DIFFICULTY, "min_diff": 1e-8, "target_seconds": TARGET_SECONDS},
+        "accounting": {"database": database, "flush_seconds": 5},
         "log": {"report_every_seconds": 30}})
 
 
@@ -71,9 +76,10 @@ def _start_miner(port: int, name: str, agent: str, hashrate: int, rolling: bool)
     return subprocess.Popen(words + (["--version-rolling"] if rolling else []), stdin=subprocess.DEVNULL)
 
 
-def _greet(pool_port: int, stratum_port: int, http_port: int) -> None:
+def _greet(pool_port: int, stratum_port: int, http_port: int, database: str) -> None:
     log.info("pool: stratum+tcp://127.0.0.1:%d, proxy: stratum+tcp://127.0.0.1:%d", pool_port, stratum_port)
     log.info("%d miners start; see http://127.0.0.1:%d/status, end with Ctrl-C", len(MINERS), http_port)
+    log.info("what each did: karoo report --database %s", database)
 
 
 def _end(miners: list[subprocess.Popen[bytes]]) -> None:

@@ -45,11 +45,18 @@ class Site:
                   "backups": [settings(pool, backup) for pool in pools[1:]]}
         for name, section in sections.items():
             values[name] = {**values.get(name, {}), **section}
+        values["accounting"] = {"database": "", **values.get("accounting", {})}
         values["log"] = {"report_every_seconds": 0, **values.get("log", {})}
         proxy = Proxy(config.from_dict(values))
         proxy.start()
         self.proxies.append(proxy)
         return proxy
+
+    @staticmethod
+    def booked(proxy, worker=None):
+        """All that a worker did, or all of them."""
+        account = proxy.accounts.all if worker is None else proxy.accounts.workers[worker]
+        return account.sum(proxy.accounts.offset)
 
     def connect(self, proxy, agent="scripted/1.0"):
         """A miner that has said nothing yet."""

@@ -262,7 +262,6 @@ def test_options_without_effect_are_named_only_where_they_differ_from_the_defaul
         "proxy.write_buf is set, but never has an effect: the proxy writes straight to the socket",
         "proxy.tls.cert_file is set, but has no effect yet",
         "ratelimit.enabled is set, but has no effect yet",
-        "accounting.database is set, but has no effect yet",
     ]
     assert without_effect(load(EXAMPLE_FILE, {})) == []
 

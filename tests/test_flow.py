@@ -5,6 +5,7 @@ import logging
 
 import pytest
 
+from karoo.accounting.account import NOBODY
 from karoo.sim.scripted import ScriptedMiner
 from tests.site import EASY, POOL_DIFFICULTY
 
@@ -56,9 +57,9 @@ def test_shares_below_the_pools_difficulty_are_answered_here(site):
     assert pool.books.accepted == 0
     assert miner.submit(miner.find_share(POOL_DIFFICULTY)) is True
     assert pool.books.accepted == 1
-    total = proxy.accounts.total
+    total = site.booked(proxy)
     assert (total.accepted, total.answered_here, total.forwarded, total.pool_accepted) == (6, 5, 1, 1)
-    assert total.work == pytest.approx(6 * EASY)
+    assert total.checked_work == total.accepted_work == pytest.approx(6 * EASY)
     assert total.pool_work == pytest.approx(POOL_DIFFICULTY)
 
 
@@ -90,7 +91,7 @@ def test_every_kind_of_bad_share_gets_its_code(site):
     miner.wait(lambda: len(miner.jobs) == 2)
     assert miner.submit(share)[0] == 21
     assert pool.books.accepted == 1 and not pool.books.refused
-    reasons = proxy.accounts.total.rejected
+    reasons = site.booked(proxy).refused
     assert reasons == {"not subscribed": 1, "unauthorized": 2, "stale": 2, "malformed": 4, "other": 3,
                        "low difficulty": 1, "duplicate": 1}
 
@@ -115,7 +116,7 @@ def test_the_verdict_of_the_pool_comes_with_its_words(site):
     pool.wait(lambda: True)
     verdict = miner.submit(share)
     assert verdict[0] == 23 and verdict[1] == pool.shares[-1].message
-    assert proxy.accounts.total.rejected == {f"pool: {verdict[1]}"[:60]: 1}
+    assert site.booked(proxy).refused == {"pool: 23 Low difficulty share (# of #)": 1}
 
 
 @pytest.mark.parametrize("form", ["array", "object", "string", "reason", "null"])
@@ -214,7 +215,7 @@ def test_a_pool_that_reads_version_bits_as_xor_is_understood(site):
         assert miner.submit(miner.find_share(version_bits=0x00802000)) is True
     assert pool.books.accepted == 3
     assert pool.books.refused.total() == 1, "the first one, sent again the other way"
-    assert proxy.accounts.total.rejected_total == 0
+    assert site.booked(proxy).refused_total == 0
 
 
 def test_authorize_before_subscribe(site):
@@ -416,8 +417,9 @@ def test_names_that_never_sent_a_good_share_are_forgotten(site):
     for one in (miner, other):
         one.close()
     site.wait(lambda: not proxy.sessions)
-    assert list(proxy.accounts.workers) == ["good"]
-    assert proxy.accounts.total.rejected == {"stale": 1}
+    assert list(proxy.accounts.workers) == ["good", NOBODY]
+    assert site.booked(proxy, NOBODY).refused == {"stale": 1}
+    assert site.booked(proxy).refused == {"stale": 1}
 
 
 def test_the_current_job_said_again_as_a_clean_one_makes_the_former_ones_stale(site):

@@ -64,7 +64,7 @@ class House:
         assert self.proxy.metrics.exceptions == 0, self.site.logged("bug")
         self.crew.go_on(2)
         honest = len(self.crew.miners)
-        assert self.proxy.routes.routes[0].prefixes.held == self.proxy.accounts.total.sessions == honest
+        assert self.proxy.routes.routes[0].prefixes.held == self.proxy.accounts.all.sessions == honest
         assert not any(miner.closed for miner in self.crew.miners)
         if same_connection:
             assert self.pool.books.connects == 1, f"they lost the pool: {self.proxy.metrics.upstream_losses}"
@@ -605,7 +605,7 @@ def test_miners_that_leave_while_they_wait_for_the_pool_leave_nothing(site, said
     if pool_comes:
         pool.start()
     site.wait(lambda: not proxy.sessions, PATIENCE, "the end of the sessions")
-    assert proxy.accounts.total.sessions == 0
+    assert proxy.accounts.all.sessions == 0
     if not pool_comes:
         pool.start()
     crew = Crew(site, pool, proxy, 2)
@@ -637,10 +637,10 @@ def test_a_hundred_thousand_damaged_lines_break_nothing(site, monkeypatch):
     assert len(proxy.sessions) == len(fuzz.crew.miners) == proxy.routes.routes[0].prefixes.held
     assert pool.books.connects == 1 and not pool.books.bad_lines and not proxy.metrics.upstream_losses
     for number in range(len(fuzz.crew.miners)):
-        assert not proxy.accounts.workers[f"honest{number}"].rejected
-    total = proxy.accounts.total
+        assert not site.booked(proxy, f"honest{number}").refused
+    total = site.booked(proxy)
     assert min(total.pool_accepted, total.answered_here) > 100, "nothing but refusals: the lines are damaged too much"
-    assert {"malformed", "low difficulty", "duplicate", "stale", "unauthorized"} <= total.rejected.keys()
+    assert {"malformed", "low difficulty", "duplicate", "stale", "unauthorized"} <= total.refused.keys()
     grown = tally.memory[1] - tally.memory[0]
     assert grown < 16 * MB, str(tally)
     assert tally.greenlets[1] <= tally.greenlets[0], str(tally)

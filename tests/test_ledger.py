@@ -9,7 +9,6 @@ import sys
 import tempfile
 import time
 from contextlib import closing
-from dataclasses import astuple
 from pathlib import Path
 
 import gevent
@@ -17,8 +16,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from karoo import ledger as ledgers
-from karoo.ledger import Deltas, Ledger, LedgerError, kept_since, open_reader, set_aside, storable
+from karoo.accounting import ledger as ledgers
+from karoo.accounting import schema
+from karoo.accounting.deltas import SUMS, Deltas
+from karoo.accounting.faults import LedgerError
+from karoo.accounting.ledger import Ledger, kept_since, open_reader, set_aside, storable
 
 ROOT = Path(__file__).parent.parent
 MINUTE = 1_700_000_040  # the start of one, in the last hour and a half of a day
@@ -39,7 +41,7 @@ def ledger(path):
 
 def share(work=4.0, **more):
     """One share, answered here."""
-    return Deltas(accepted=1, answered_here=1, work=work, **more)
+    return Deltas(**{"answered_here": 1, "here_work": work, **more})
 
 
 def summed(parts):
@@ -70,9 +72,8 @@ amounts = st.integers(0, 2**40).map(lambda whole: whole / 4)  # sums of these ar
 moments = st.none() | st.integers(0, 2**33).map(lambda whole: whole / 4)
 reasons = st.dictionaries(st.sampled_from(["stale", "duplicate", "pool: 23 Low difficulty", "pool: \ud800 \0"]),
                           st.integers(1, 10**6))
-deltas_of_any_kind = st.builds(
-    Deltas, counts, counts, counts, counts, amounts, amounts, counts, counts, amounts, counts, amounts, amounts,
-    moments, moments, reasons)
+deltas_of_any_kind = st.builds(Deltas, refused=reasons, first_share=moments, last_share=moments, **{
+    name: amounts if Deltas.__annotations__[name] == "float" else counts for name in SUMS})
 batches = st.dictionaries(st.sampled_from(["rig1", "rig2", "(other)", "Größe 2", "a\0b", "\udc80"]), deltas_of_any_kind)
 writes = st.lists(st.tuples(st.integers(-200, 3000), batches), max_size=8)
 
@@ -114,24 +115,27 @@ def test_what_is_derived():
 
 
 def test_everything_comes_back_after_a_restart(path):
-    whole = Deltas(9, 5, 4, 3, 1.5, 2.5, 1, 4, 0.5, 8, 80.0, 900.0, 1.25, 2.5, {"stale": 1})
+    whole = Deltas(**{name: number + 0.25 if Deltas.__annotations__[name] == "float" else number
+                      for number, name in enumerate(SUMS)}, first_share=1.25, last_share=2.5, refused={"stale": 1})
     for _ in range(2):
         with closing(Ledger(path)) as ledger:
             ledger.write(MINUTE, {"rig1": whole})
     with closing(open_reader(path)) as reader:
-        assert astuple(agree(reader)["rig1"]) == (18, 10, 8, 6, 3.0, 5.0, 2, 8, 1.0, 16, 160.0, 1800.0, 1.25, 2.5,
-                                                  {"stale": 2})
-        assert next(reader.recent(MINUTE))[:2] == (MINUTE, "rig1")
-        assert list(reader.recent(MINUTE + 60)) == []
+        found = agree(reader)["rig1"]
+        assert [getattr(found, name) for name in SUMS] == [2 * getattr(whole, name) for name in SUMS]
+        assert (found.first_share, found.last_share, found.refused) == (1.25, 2.5, {"stale": 2})
+        assert reader.work("minute", MINUTE, MINUTE + 1) == [("rig1", found.checked_work, found.pool_work)]
+        assert reader.work("minute", MINUTE + 60, 1e12) == []
 
 
 def test_reading_by_time_and_worker(ledger):
     for number in range(5):
         ledger.write(MINUTE + 60 * number, {"rig1": share(number), "rig2": share(refused={"stale": number + 1})})
-    assert [(start, name, one.work) for start, name, one in ledger.rows("minute", MINUTE + 60, MINUTE + 180, "rig1")] \
-        == [(MINUTE + 60, "rig1", 1.0), (MINUTE + 120, "rig1", 2.0)]
+    rows = ledger.rows("minute", MINUTE + 60, MINUTE + 180, "rig1")
+    assert [(start, name, one.here_work) for start, name, one in rows] == [
+        (MINUTE + 60, "rig1", 1.0), (MINUTE + 120, "rig1", 2.0)]
     assert ledger.sums("minute", MINUTE + 60, MINUTE + 180)["rig2"].refused == {"stale": 5}
-    assert ledger.sums("minute", MINUTE, MINUTE + 120, "rig1") == {"rig1": Deltas(2, 2, work=1.0)}
+    assert ledger.sums("minute", MINUTE, MINUTE + 120, "rig1") == {"rig1": Deltas(answered_here=2, here_work=1.0)}
     assert ledger.sums("day", 0, 1e12, "rig3") == {}
 
 
@@ -175,14 +179,15 @@ def test_it_is_used_from_the_thread_pool(path):
 
 WRITER = """
 import os, sys
-from karoo.ledger import Deltas, Ledger
+from karoo.accounting.deltas import Deltas
+from karoo.accounting.ledger import Ledger
 path, quiet, steps = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 ledger = Ledger(path)
 number = 0
 while True:
     if quiet == number and steps:  # die so many of SQLite's own steps later
         ledger._db.set_progress_handler(lambda: os.kill(os.getpid(), 9), steps)
-    one = Deltas(1, 1, work=0.5, last_share=float(number), refused={"stale": 2})
+    one = Deltas(answered_here=1, here_work=0.5, last_share=float(number), refused={"stale": 2})
     os.write(1, b"<")
     ledger.write(1_700_000_040 + number * 1800, {f"rig{n}": one for n in range(400)})
     os.write(1, b">")
@@ -217,7 +222,7 @@ def test_a_kill_loses_a_batch_or_nothing(path):
         begun, done, inside = begun + first, done + last, inside + first - last
         with closing(open_reader(path)) as reader:
             totals = agree(reader)
-        written = {(one.accepted, one.answered_here, one.work * 2, one.refused.get("stale", 0) / 2)
+        written = {(one.accepted, one.answered_here, one.here_work * 2, one.refused.get("stale", 0) / 2)
                    for one in totals.values()}
         whole = next(iter(written))[0] if written else 0
         assert written <= {(whole,) * 4}, "every worker has the same whole batches"
@@ -234,8 +239,9 @@ def older(statement):
     return statement.replace(" blocks INTEGER NOT NULL,", "")
 
 
-OLDER = tuple(map(older, ledgers.MIGRATIONS[0]))
-TO_THE_PRESENT = tuple(f"ALTER TABLE {table} ADD COLUMN blocks INTEGER NOT NULL DEFAULT 7" for table in ledgers.TABLES)
+BEFORE = {name: 5 for name in SUMS if name != "blocks"}
+OLDER = tuple(map(older, schema.MIGRATIONS[0]))
+TO_THE_PRESENT = tuple(f"ALTER TABLE {table} ADD COLUMN blocks INTEGER NOT NULL DEFAULT 7" for table in schema.TABLES)
 
 
 def version_of(path):
@@ -245,34 +251,34 @@ def version_of(path):
 
 @pytest.fixture
 def older_file(path, monkeypatch):
-    monkeypatch.setattr(ledgers, "MIGRATIONS", (OLDER,))
+    monkeypatch.setattr(schema, "MIGRATIONS", (OLDER,))
     with closing(Ledger(path)) as ledger:
         ledger._db.execute("INSERT INTO workers VALUES (1, 'rig1', 0, 0)")
-        for table in ledgers.TABLES:
-            ledger._db.execute(f"INSERT INTO {table} VALUES (0, 1, 5, 4, 3, 2, 1.5, 2.5, 1, 2.5, 0, 0, 0, NULL, 9)")
+        for table in schema.TABLES:
+            ledger._db.execute(f"INSERT INTO {table} VALUES (0, 1{', 5' * (len(SUMS) - 1)}, NULL, 9)")
     return path
 
 
 def test_an_older_file_is_brought_up_to_date(older_file, monkeypatch):
     assert version_of(older_file) == 1
-    monkeypatch.setattr(ledgers, "MIGRATIONS", (OLDER, TO_THE_PRESENT))
+    monkeypatch.setattr(schema, "MIGRATIONS", (OLDER, TO_THE_PRESENT))
     with pytest.raises(LedgerError, match="is of version 1, and 2 is read here; start the proxy once"):
         open_reader(older_file)
     for _ in range(2):
         with closing(Ledger(older_file)) as ledger:
-            assert agree(ledger)["rig1"] == Deltas(5, 4, 3, 2, 1.5, 2.5, 7, 1, 2.5, 0, 0, 0, None, 9)
+            assert agree(ledger)["rig1"] == Deltas(**BEFORE, blocks=7, last_share=9)
         assert version_of(older_file) == 2
     with closing(Ledger(older_file)) as ledger:
         ledger.write(0, {"rig1": Deltas(blocks=3, first_share=4.0)})
-        assert agree(ledger)["rig1"] == Deltas(5, 4, 3, 2, 1.5, 2.5, 10, 1, 2.5, 0, 0, 0, 4.0, 9)
+        assert agree(ledger)["rig1"] == Deltas(**BEFORE, blocks=10, first_share=4.0, last_share=9)
 
 
 def test_a_migration_that_fails_changes_nothing(older_file, monkeypatch):
-    monkeypatch.setattr(ledgers, "MIGRATIONS", (OLDER, (*TO_THE_PRESENT, "DROP TABLE no_such")))
+    monkeypatch.setattr(schema, "MIGRATIONS", (OLDER, (*TO_THE_PRESENT, "DROP TABLE no_such")))
     with pytest.raises(LedgerError, match="no such table: no_such"):
         Ledger(older_file)
     assert version_of(older_file) == 1
-    monkeypatch.setattr(ledgers, "MIGRATIONS", (OLDER, TO_THE_PRESENT))
+    monkeypatch.setattr(schema, "MIGRATIONS", (OLDER, TO_THE_PRESENT))
     with closing(Ledger(older_file)) as ledger:
         assert agree(ledger)["rig1"].blocks == 7
 
@@ -361,14 +367,15 @@ def test_places_where_no_file_can_be(tmp_path):
 
 POWERLESS = """
 import os, sys
-from karoo.ledger import Deltas, Ledger, LedgerError, open_reader
+from karoo.accounting.deltas import Deltas
+from karoo.accounting.ledger import Ledger, LedgerError, open_reader
 if os.geteuid() == 0:  # whom no permission binds
     os.setgid(65534), os.setuid(65534)
 for opened, name in ((Ledger, "new"), (Ledger, "there"), (open_reader, "there"), (open_reader, "secret")):
     try:
         with_it = opened(f"{sys.argv[1]}/{name}")
         if opened is Ledger:
-            with_it.write(0, {"rig1": Deltas(1)})
+            with_it.write(0, {"rig1": Deltas(answered_here=1)})
         print(name, with_it.totals())
     except LedgerError as error:
         print(name, error)
@@ -389,7 +396,7 @@ def test_a_directory_that_may_not_be_written():
     assert told[0] == f"new {folder}/new: the directory {folder} may not be written; " \
                       "give it to the user that Karoo runs as"
     assert told[1].startswith(f"there {folder}/there: ") and "give it and its directory to the user" in told[1]
-    assert told[2].startswith("there {'rig1': Deltas(accepted=1"), "what may be read is read"
+    assert told[2].startswith("there {'rig1': Deltas(answered_here=1"), "what may be read is read"
     assert told[3] == f"secret {folder}/secret: may not be read; give it to the user that Karoo runs as"
 
 
@@ -406,7 +413,7 @@ def test_a_full_disk_loses_no_count_and_counts_none_twice(ledger, path):
     ledger.write(MINUTE, {"rig1": share()})  # there is room for little
     ledger._db.execute("PRAGMA max_page_count = 1000000")
     ledger.write(MINUTE, batch)
-    batch["rig1"].accepted, batch["rig1"].answered_here, batch["rig1"].work = 3, 3, 12.0
+    batch["rig1"].answered_here, batch["rig1"].here_work = 3, 12.0
     with closing(open_reader(path)) as reader:
         assert agree(reader) == batch
 
@@ -438,7 +445,7 @@ def test_a_slow_reader_hinders_no_writer(ledger, path):
     for number in range(3):
         ledger.write(MINUTE + 60 * number, batch)
     with closing(open_reader(path)) as reader:
-        walk = reader.recent(MINUTE)
+        walk = reader.rows("minute", MINUTE, 1e12)
         assert next(walk)[0] == MINUTE
         ledger.write(MINUTE + 180, batch)
         ledger.prune(MINUTE + 3 * DAY)
@@ -454,13 +461,13 @@ def test_a_batch_that_comes_while_one_reads_is_seen_whole_or_not_at_all(ledger, 
     ledger.write(MINUTE, {"rig1": share(refused={"stale": 1})})
 
     def write(statement):
-        if "_refused" in statement:  # the second of the reader's two
+        if "life_refused" in statement:  # the second of the reader's two
             ledger.write(MINUTE, {"rig1": share(refused={"stale": 1})})
 
     with closing(open_reader(path)) as reader:
         reader._db.set_trace_callback(write)
         for number in (1, 2, 3):
-            assert reader.totals() == {"rig1": Deltas(number, number, work=4.0 * number, refused={"stale": number})}
+            assert reader.totals() == {"rig1": share(4.0 * number, refused={"stale": number}, answered_here=number)}
 
 
 def test_a_reader_sees_whole_batches_of_a_writer_at_work(path):
@@ -508,5 +515,5 @@ def test_one_call_prunes_no_more_than_its_bound(ledger, monkeypatch):
     for number in range(2):
         ledger.write(MINUTE + 60 * number, {f"rig{each}": share() for each in range(50)})
     assert [ledger.prune(MINUTE + 3 * DAY) for _ in range(5)] == [30, 30, 30, 10, 0]
-    assert list(ledger.recent(0)) == []
+    assert list(ledger.rows("minute", 0, 1e12)) == []
     assert len(ledger.totals()) == 50

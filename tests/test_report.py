@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 from contextlib import closing
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -16,8 +17,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from karoo import ledgerreport
-from karoo.ledger import STEPS, Deltas, Ledger
+from karoo.accounting import report as reports
+from karoo.accounting.deltas import Deltas
+from karoo.accounting.ledger import Ledger
+from karoo.accounting.schema import STEPS
 
 ROOT = Path(__file__).parent.parent
 
@@ -28,11 +31,14 @@ def at(text):
 
 
 NOON = at("01-31 12:00")  # the present, unless a test says otherwise
-RIG1 = Deltas(40, 30, 12, 10, 2160.0, 1944.0, 0, 2, 0.05, 5, 75.0, 1225.0, NOON - 9.5, NOON - 8.0,
-              {"stale": 8, "duplicate": 2})
-RIG1_LATER = Deltas(40, 30, 13, 10, 2160.0, 1944.0, 0, 2, 0.05, 5, 75.0, 1225.0, NOON - 7.0, NOON - 6.5,
-                    {"stale": 6, "pool: 21 Job not found": 1, "pool: 23 Low difficulty\n": 1, "duplicate": 2})
-RIG2 = Deltas(10, 0, 10, 10, 43200.0, 43200.0, 1)
+RIG1 = Deltas(
+    answered_here=30, here_work=1500.0, forwarded=12, forwarded_work=660.0, pool_accepted=10, taken_work=600.0,
+    pool_work=1944.0, latency_count=2, latency_sum=0.05, gaps=5, gap_sum=75.0, gap_squares=1225.0,
+    first_share=NOON - 9.5, last_share=NOON - 8.0, refused={"stale": 8, "duplicate": 2})
+RIG1_LATER = replace(
+    RIG1, forwarded=13, pool_refused=2, pool_refused_work=388.0, first_share=NOON - 7.0, last_share=NOON - 6.5,
+    refused={"stale": 6, "pool: 21 Job not found": 1, "pool: 23 Low difficulty\n": 1, "duplicate": 2})
+RIG2 = Deltas(forwarded=10, forwarded_work=43200.0, pool_accepted=10, taken_work=43200.0, pool_work=43200.0, blocks=1)
 
 
 @pytest.fixture
@@ -51,10 +57,10 @@ def report(path, capsys):
     def run(*words, database=path, now=NOON, algorithm="sha256d"):
         """The exit code, what was printed, and the complaint."""
         parser = argparse.ArgumentParser()
-        ledgerreport.add_arguments(parser)
+        reports.add_arguments(parser)
         try:
             args = parser.parse_args(["--database", database, *words])
-            code = ledgerreport.run(args.database, args, algorithm, now)
+            code = reports.run(args.database, args, algorithm, now)
         except SystemExit as stop:
             code = stop.code
         return code, *capsys.readouterr()
@@ -74,11 +80,11 @@ interval  latency  refused for
 -----------------------------
 rig2          10     0       10     10        0   0.00 %       43.2k       43.2k  4.30 GH/s  4.30 GH/s   +0.0 %  \
        -        -
-rig1          80    60       25     20       20  15.00 %       4.32k       3.89k   430 MH/s   387 MH/s  -10.0 %  \
+rig1          80    60       25     20       20  15.00 %       4.20k       3.89k   430 MH/s   387 MH/s  -10.0 %  \
     15 s    25 ms  14 stale, 4 duplicate, 1 pool: 21 Job not found, and 1 more
 ------------------------------------------------------------------------------------------------------------------\
 -----------------------------
-total         90    60       35     30       20  13.64 %       47.5k       47.1k  4.72 GH/s  4.68 GH/s   -0.9 %  \
+total         90    60       35     30       20  13.64 %       47.4k       47.1k  4.72 GH/s  4.68 GH/s   -0.9 %  \
     15 s    25 ms  14 stale, 4 duplicate, 1 pool: 21 Job not found, and 1 more
 """
 
@@ -100,8 +106,10 @@ def test_json(report):
          "cadence_spread_seconds": 20**0.5, "pool_latency_ms": 25.0})
     assert rig1 == {
         "from": "2026-01-31T00:00:00Z", "to": "2026-02-01T00:00:00Z", "worker": "rig1", "accepted": 80,
-        "answered_here": 60, "forwarded": 25, "pool_accepted": 20, "refused": 20, "stale": 15, "stale_percent": 15.0,
-        "blocks": 0, "difficulty_accepted": 4320.0, "pool_difficulty_accepted": 3888.0, "cadence_seconds": 15.0,
+        "answered_here": 60, "forwarded": 25, "pool_accepted": 20, "pool_refused": 2, "refused": 20, "stale": 15,
+        "duplicate": 4, "low": 1, "stale_percent": 15.0, "blocks": 0, "difficulty_accepted": 4200.0,
+        "difficulty_answered_here": 3000.0, "difficulty_forwarded": 1320.0, "pool_difficulty_accepted": 3888.0,
+        "pool_difficulty_refused": 388.0, "cadence_seconds": 15.0,
         "first_share": "2026-01-31T11:59:50Z", "last_share": "2026-01-31T11:59:53Z",
         "refused_by_reason": {"stale": 14, "duplicate": 4, "pool: 21 Job not found": 1, "pool: 23 Low difficulty\n": 1},
     }
@@ -119,7 +127,8 @@ def test_csv_holds_what_json_holds(report):
 
 def test_what_peers_say_steers_no_terminal(path, report):
     with closing(Ledger(path)) as ledger:
-        ledger.write(NOON, {"\x1b[2J" + "x" * 60: Deltas(1, work=1e6, refused={"pool: \x1b[31m\nred": 1})})
+        ledger.write(NOON, {"\x1b[2J" + "x" * 60: Deltas(answered_here=1, here_work=1e6,
+                                                        refused={"pool: \x1b[31m\nred": 1})})
     out = report()[1]
     assert "\\x1b[2J" + "x" * 32 + "… " in out and "1 pool: \\x1b[31m\\nred\n" in out
     assert "\x1b" not in out
@@ -185,7 +194,7 @@ def test_half_a_widened_hour_is_not_told_twice(path, report):
 @given(st.integers(0, 10**6), st.integers(0, 10**6))
 def test_pieces_cover_a_period_once_and_are_few(start, length):
     start, end = start * 60, (start + length) * 60
-    found = list(ledgerreport.pieces(start, end))
+    found = list(reports.pieces(start, end))
     assert len(found) <= 5
     place = start
     for span, first, last in found:
@@ -199,7 +208,7 @@ def test_any_range_sums_its_minutes(tmp_path, report):
     minutes = {at("01-30 00:00") + 60 * rng.randrange(2160): rng.randrange(1, 100) for _ in range(150)}
     with closing(Ledger(path)) as ledger:
         for minute, count in minutes.items():
-            ledger.write(minute, {"rig1": Deltas(count)})
+            ledger.write(minute, {"rig1": Deltas(answered_here=count)})
     for _ in range(30):
         start, end = sorted(at("01-30 00:00") + 60 * rng.randrange(2161) for _ in range(2))
         if start == end:
@@ -258,7 +267,7 @@ def test_it_reads_while_the_proxy_writes(path, report):
     with closing(Ledger(path)) as ledger:
         ledger.write(NOON - 60, {"rig2": RIG2})
         ledger._db.execute("BEGIN IMMEDIATE")  # half of a batch
-        ledger._db.execute("UPDATE day SET accepted = 0")
+        ledger._db.execute("UPDATE day SET pool_accepted = 0")
         assert taken(report)[0] == {"rig1": 80, "rig2": 20}
         ledger._db.execute("ROLLBACK")
 
@@ -268,11 +277,11 @@ def test_a_reader_that_leaves_early_sees_no_traceback(path):
         ledger.write(NOON, {f"rig{number}": RIG2 for number in range(5000)})
     program = textwrap.dedent("""
         import argparse, sys
-        from karoo import ledgerreport
+        from karoo.accounting import report as reports
         parser = argparse.ArgumentParser()
-        ledgerreport.add_arguments(parser)
+        reports.add_arguments(parser)
         args = parser.parse_args(["--database", sys.argv[1], "--day", "2026-01-31"])
-        sys.exit(ledgerreport.run(args.database, args))
+        sys.exit(reports.run(args.database, args))
     """)
     running = subprocess.Popen([sys.executable, "-c", program, path], cwd=ROOT, stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE)

@@ -140,7 +140,7 @@ def test_miners_of_different_speed_converge_live(site):
         for miner in miners:
             miner.stop()
         gevent.joinall(running, timeout=5)
-    assert proxy.accounts.total.rejected_total == 0 and not pool.books.refused
+    assert site.booked(proxy).refused_total == 0 and not pool.books.refused
 
 
 def test_hints_of_user_and_password(site):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from collections.abc import Callable
 
 import gevent
 
@@ -13,20 +12,6 @@ from karoo.metrics import Metrics
 log = logging.getLogger("karoo.proxy")
 
 RESTART_AFTER = 1.0  # seconds until a greenlet that a bug ended is started again
-
-
-SLICE = 250  # things between two short pauses: at 5,000 miners a share waits 6 ms at most
-PAUSE = 0.0001  # seconds; gevent.sleep(0) would let other greenlets run, but no I/O
-
-Thing = TypeVar("Thing")
-
-
-def paced(things: Iterable[Thing]) -> Iterator[Thing]:
-    """The things one by one, with short pauses in which shares are answered."""
-    for count, thing in enumerate(things, 1):
-        yield thing
-        if count % SLICE == 0:
-            gevent.sleep(PAUSE)
 
 
 class Greenlets:

@@ -7,7 +7,7 @@ from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from karoo.accounting import Accounts
+from karoo.accounting.account import Accounts
 from karoo.metrics import Metrics
 from karoo.policy.vardiff import DifficultyPolicy, Remembered
 from karoo.policy.workers import WorkerNames

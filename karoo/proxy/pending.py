@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from karoo.accounting import Account
+from karoo.accounting.account import Account
 from karoo.stratum.errors import StratumError
 from karoo.stratum.messages import Id
 from karoo.stratum.share import Share
@@ -22,15 +22,19 @@ class Worker:
 
 @dataclass(slots=True, frozen=True)
 class Verdict:
-    """What the pool says of a share. ``words`` is its error as it came; ``code`` and ``text`` are read from it."""
+    """What the pool says of a share. ``words`` is its error as it came; ``code`` and ``text`` are read from it.
+
+    Where it says nothing (`of_pool` is False), code and text are the proxy's own.
+    """
 
     accepted: bool
     code: int = 0
     text: str = ""
     words: object = None
+    of_pool: bool = False
 
 
-ACCEPTED = Verdict(True)
+ACCEPTED = Verdict(True, of_pool=True)
 
 
 class Asker(Protocol):
@@ -43,7 +47,8 @@ class Asker(Protocol):
 class PendingShare:
     """A good share that goes to the pool, and who gets its verdict.
 
-    ``work`` is the difficulty that it is booked with here; ``sent_at`` monotonic seconds.
+    ``work`` is the difficulty that it is booked with here; ``sent_at`` monotonic seconds, ``waited`` those that the
+    pool took.
     """
 
     asker: Asker
@@ -53,6 +58,7 @@ class PendingShare:
     worker: Worker
     work: float
     sent_at: float = 0.0
+    waited: float = 0.0
     other_form: Verdict | None = None  # why the pool refused its version bits the usual way
 
 

@@ -10,14 +10,17 @@ from typing import Any
 
 import gevent
 
-from karoo import __version__, accounting, config
-from karoo.accounting import Accounts
+from karoo import __version__, config
+from karoo.accounting import summary
+from karoo.accounting.account import Accounts
+from karoo.accounting.bookkeeper import Bookkeeper
 from karoo.metrics import Metrics
 from karoo.net.connection import Connection
 from karoo.net.listener import Listener
+from karoo.pace import paced
 from karoo.policy.vardiff import DifficultyPolicy, Remembered
 from karoo.policy.workers import WorkerNames
-from karoo.proxy.greenlets import Greenlets, paced
+from karoo.proxy.greenlets import Greenlets
 from karoo.proxy.house import House
 from karoo.proxy.routes import Routes
 from karoo.proxy.session import Session
@@ -29,6 +32,7 @@ log = logging.getLogger("karoo.proxy")
 
 SWEEP_EVERY = 1.0  # seconds
 REPORTED_WORKERS = 50
+LAST_VERDICTS = 2.0  # seconds that the end waits for what the pool says of the last shares, so that it is booked
 
 
 class Proxy:
@@ -39,9 +43,10 @@ class Proxy:
         self.metrics = Metrics()
         self.started_at = monotonic()
         self.sessions: dict[int, Session] = {}
-        self._greenlets = Greenlets(self.metrics)
+        self._greenlets, self._clerk = Greenlets(self.metrics), Greenlets(self.metrics)
         judge = Judge(settings.shares.algorithm)
-        self.accounts = Accounts(self.started_at, judge.algorithm.diff1)
+        self.accounts = Accounts(self.started_at, time() - self.started_at, judge.algorithm.diff1)
+        self.books = Bookkeeper(self.accounts, settings.accounting.database, settings.accounting.flush_seconds)
         self.routes = Routes([settings.upstream, *settings.backups], self.metrics, judge.algorithm.diff1,
                              not settings.compat.strict_broadcast, self._greenlets)
         vardiff, upstream = settings.vardiff, settings.upstream
@@ -66,20 +71,26 @@ class Proxy:
         # The default makes a full collection of 35 ms in the middle of a connect storm.
         gc.set_threshold(10_000, 50, 1_000)
         self.listener.start()
+        self._clerk.keep(self.books.run, "the bookkeeper")
         self._greenlets.keep(self._sweep_for_ever, "sweep")
         if self.settings.log.report_every_seconds:
             self._greenlets.keep(self._report_for_ever, "report")
         log.info("miners may connect to %s:%d", self.listener.host, self.listener.port)
 
     def stop(self) -> None:
-        """Stop accepting and end every session and pool connection."""
+        """Stop accepting, end every session and pool connection, write the accounts."""
         self.listener.stop()
+        for route in self.routes.routes:
+            if route.upstream is None:
+                route.give_up()
         for session in list(self.sessions.values()):
             session.end("the proxy stops")
+        give_up_at = monotonic() + LAST_VERDICTS
+        while any(route.owes_verdicts for route in self.routes.routes) and monotonic() < give_up_at:
+            gevent.sleep(0.01)
         self._greenlets.end()
-        for route in self.routes.routes:
-            if route.upstream is not None:
-                route.upstream.close()
+        self.books.stop()
+        self._clerk.end()
 
     # ------------------------------------------------------------------ miners
 
@@ -143,14 +154,14 @@ class Proxy:
 
     def report(self) -> None:
         """The periodic report: a line for all together, and one for each worker (for people, of the strongest)."""
-        now = monotonic()
-        total = self.accounts.totals(now, self.metrics.pool_latency)
-        log.info("report: %s", accounting.report_line(total), extra={"report": total})
-        workers = list(paced(self.accounts.summaries(now)))  # never delay a share for a report
+        now = time()
+        total = summary.totals(self.accounts, now)
+        log.info("report: %s", summary.report_line(total), extra={"report": total})
+        workers = list(paced(summary.summaries(self.accounts, now)))  # never delay a share for a report
         workers.sort(key=lambda one: one["hashrate"]["15m"], reverse=True)
         shown = workers if self.settings.log.format == "json" else workers[:REPORTED_WORKERS]
         for worker in paced(shown):
-            log.info("report: %s", accounting.report_line(worker), extra={"report": worker})
+            log.info("report: %s", summary.report_line(worker), extra={"report": worker})
         if len(shown) < len(workers):
             log.info("report: … and %d workers more", len(workers) - len(shown))
 
@@ -168,7 +179,7 @@ class Proxy:
             "seconds_since_job": round(time() - metrics.last_notify, 1) if metrics.last_notify else None,
             "upstream_dials": metrics.upstream_dials, "upstream_losses": dict(metrics.upstream_losses),
             "routes": [route.snapshot(now) for route in self.routes.routes],
-            "accounts": self.accounts.totals(now, metrics.pool_latency),
+            "accounts": summary.totals(self.accounts, time()), "ledger": self.books.snapshot(),
         }
 
     def session_snapshots(self) -> Iterator[dict[str, Any]]:

@@ -16,8 +16,9 @@ from gevent.event import Event
 
 from karoo import config, units
 from karoo.metrics import Metrics
+from karoo.pace import paced
 from karoo.policy.nonce import PrefixSpace, prefix_size
-from karoo.proxy.greenlets import Greenlets, paced
+from karoo.proxy.greenlets import Greenlets
 from karoo.proxy.pending import PendingShare, Verdict
 from karoo.proxy.upstream import Upstream, UpstreamError
 from karoo.stratum import difficulty as dif
@@ -84,6 +85,11 @@ class Route:
     def is_up(self) -> bool:
         """A pool is connected, and has sent a job."""
         return self.upstream is not None and not self.upstream.closing and self.jobs.current is not None
+
+    @property
+    def owes_verdicts(self) -> bool:
+        """A pool is connected that has not answered all that it was asked."""
+        return self.upstream is not None and not self.upstream.closing and self.upstream.owed > 0
 
     @property
     def mask(self) -> int:

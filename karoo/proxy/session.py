@@ -8,7 +8,7 @@ from time import monotonic, time
 from typing import Any
 
 from karoo import units
-from karoo.accounting import STALE
+from karoo.accounting.deltas import DUPLICATE, LOW, STALE
 from karoo.log import wire
 from karoo.net.connection import Connection, LineTooLong
 from karoo.policy import hints
@@ -101,7 +101,7 @@ class Session:
         if self.vardiff is not None and not self.vardiff.probing:
             self._house.remembered.keep(self.worker_name, self._address, self.held.difficulty)
         for worker in self.workers.values():
-            self._house.accounts.leave(worker.account)
+            self._house.accounts.leave(worker.account, monotonic())
         reason = self.end_reason or self.conn.cut_reason or "the miner closed the connection"
         self._house.metrics.ended.count(reason)
         self.log.info("disconnected after %s, %d shares accepted, %d rejected: %s",
@@ -258,7 +258,7 @@ class Session:
         if share.is_block:
             self._house.metrics.blocks += 1
             self.log.warning("BLOCK CANDIDATE %064x by %s in job %s", share.value, worker.account.name, submit.job_id)
-        self._house.accounts.forwarded(worker.account, share.is_block)
+        self._house.accounts.forwarded(worker.account, work, share.is_block, monotonic())
         route.forward(PendingShare(self, request_id, share, self.prefix, worker, work))
 
     def _judge(self, route: Route, job: Job, submit: Submit) -> tuple[Share, float]:
@@ -280,7 +280,7 @@ class Session:
     def _refused(self, worker: Worker | None, fault: StratumError) -> None:
         self.rejected += 1
         reason = _REASONS.get(type(fault), "other")
-        self._house.accounts.rejected(worker.account if worker else None, reason)
+        self._house.accounts.refused(worker.account if worker else None, reason, monotonic())
         self._log_rejected("share rejected (%s): %s", reason, fault.message)
 
     def _log_rejected(self, text: str, *args: object) -> None:
@@ -291,17 +291,20 @@ class Session:
             self.log.debug(text, *args)
 
     def settle(self, pending: PendingShare, verdict: Verdict) -> None:
-        """The pool's verdict on a share of this session, its words included."""
-        account, job = pending.worker.account, pending.share.job
+        """The pool's verdict on a share of this session, its words included; or why there is none."""
+        accounts, account, pays = self._house.accounts, pending.worker.account, pending.share.job.difficulty
         if verdict.accepted:
             self.accepted += 1
-            self._house.accounts.pool_accepted(account, pending.work, job.difficulty, monotonic())
+            accounts.pool_accepted(account, pending.work, pays, pending.waited)
             self.answer(pending.request_id, messages.result_true(pending.request_id))
             return
         self.rejected += 1
-        reason = STALE if verdict.code == JobNotFound.code else f"pool: {verdict.text}"
-        self._house.accounts.rejected(account, reason)
-        self._log_rejected("share rejected by the pool: %d %s", verdict.code, verdict.text)
+        if verdict.of_pool:
+            accounts.pool_refused(account, pays, verdict.code, verdict.text, pending.waited)
+            self._log_rejected("share rejected by the pool: %d %s", verdict.code, verdict.text)
+        else:
+            accounts.refused(account, verdict.text, monotonic())
+            self._log_rejected("share lost: %s", verdict.text)
         words = verdict.words if verdict.words is not None else [verdict.code, verdict.text, None]
         self.answer(pending.request_id, messages.error_verbatim(pending.request_id, words))
 
@@ -456,5 +459,5 @@ class Session:
 
 _REASONS: dict[type[StratumError], str] = {
     NotSubscribed: "not subscribed", Unauthorized: "unauthorized", Malformed: "malformed", JobNotFound: STALE,
-    DuplicateShare: "duplicate", LowDifficulty: "low difficulty",
+    DuplicateShare: DUPLICATE, LowDifficulty: LOW,
 }

@@ -243,7 +243,7 @@ class Upstream:
         if owed is None:
             self._metrics.unexpected_answers += 1
         elif isinstance(owed, PendingShare):
-            self._metrics.pool_latency.add(monotonic() - owed.sent_at)
+            owed.waited = monotonic() - owed.sent_at
             self._on_verdict(owed, _verdict(response))
         else:
             owed.on_answer(response)
@@ -404,7 +404,7 @@ def _verdict(response: Response) -> Verdict:
     if response.result is True and not response.error:
         return ACCEPTED
     code, text = methods.error_words(response.error, response.reject_reason)
-    return Verdict(False, code, text, response.error)
+    return Verdict(False, code, text, response.error, of_pool=True)
 
 
 def _words(answer: Response) -> str:

@@ -20,11 +20,11 @@ from greenlet import greenlet
 
 from karoo import config
 from karoo.net.listener import listening_socket
+from karoo.pace import paced
 
 log = logging.getLogger("karoo.web")
 
 CACHE_SECONDS = 1.0
-SLICE = 250  # sessions between two pauses while a long answer is built
 MAX_STACKS = 200
 REQUEST_SECONDS = 10.0  # silence allowed to whoever asks for a page
 MAX_CONNECTIONS = 64  # pages asked for at a time; further ones wait
@@ -55,13 +55,11 @@ class Status:
         try:
             texts, active, difficulty = [], 0, 0.0
             addresses: Counter[str] = Counter()
-            for count, client in enumerate(self._sessions(), 1):
+            for client in paced(self._sessions()):
                 texts.append(_dumps(client))
                 active += client["diff"] > 0
                 difficulty += client["diff"]
                 addresses[client["ip"].rpartition(":")[0]] += 1
-                if count % SLICE == 0:
-                    gevent.sleep(0.0001)
             state = self._snapshot()
             rest = self._original(state) | {
                 "vardiff": self._vardiff(len(texts), active, difficulty, state["accounts"]["shares_per_second"]),

@@ -10,47 +10,32 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
 from time import time
 from typing import Any
 
 from karoo import log, units
-from karoo.ledger import STEPS, Deltas, LedgerError, Reader, Span, kept_since, open_reader, storable
+from karoo.accounting.deltas import Deltas
+from karoo.accounting.faults import LedgerError
+from karoo.accounting.ledger import Reader, open_reader, storable
+from karoo.accounting.periods import (
+    NoReport,
+    Period,
+    asked,
+    iso,
+    period_of,
+    pieces,
+    read_day,
+    read_end,
+    read_moment,
+    utc,
+)
 from karoo.stratum import difficulty as dif
 from karoo.stratum.share import ALGORITHMS
 
 EX_OK, EX_USAGE, EX_UNAVAILABLE, EX_CONFIG = 0, 2, 69, 78  # as everywhere on the command line
-DAY = STEPS["day"]
 WIDEST = 40  # of a name or a reason in the table; CSV and JSON have them whole
 SHOWN_REASONS = 3
-_EPOCH = datetime(1970, 1, 1)
-
-
-class _Refusal(Exception):
-    """No report; the text says why, and `code` is the exit code."""
-
-    def __init__(self, text: str, code: int) -> None:
-        super().__init__(text)
-        self.code = code
-
-
-@dataclass(slots=True, frozen=True)
-class Period:
-    """What is reported, in Unix seconds: the rows that begin in [start, end). `since` and `until` bound the part of
-    it in which accounts were kept, over which hashrates are taken. `widened`: it is more than was asked for."""
-
-    start: int
-    end: int
-    since: float
-    until: float
-    widened: bool
-
-    @property
-    def seconds(self) -> float:
-        return max(0.0, self.until - self.since)
 
 
 # ---------------------------------------------------------------- the command
@@ -60,10 +45,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     place = parser.add_mutually_exclusive_group(required=True)
     place.add_argument("-c", "--config", metavar="FILE", help="the proxy's configuration, which names the database")
     place.add_argument("--database", metavar="FILE", help="the database itself")
-    parser.add_argument("--day", type=_day, metavar="YYYY-MM-DD", help="one day, in UTC (default: today)")
-    parser.add_argument("--from", type=_moment, dest="since", metavar="TIME",
+    parser.add_argument("--day", type=read_day, metavar="YYYY-MM-DD", help="one day, in UTC (default: today)")
+    parser.add_argument("--from", type=read_moment, dest="since", metavar="TIME",
                         help="YYYY-MM-DD, or YYYY-MM-DDTHH:MM, in UTC")
-    parser.add_argument("--to", type=_end, dest="until", metavar="TIME",
+    parser.add_argument("--to", type=read_end, dest="until", metavar="TIME",
                         help="the same; a day is meant with all its hours (default: now)")
     parser.add_argument("--worker", metavar="NAME", help="only this one")
     parser.add_argument("--algorithm", choices=("sha256d", "scrypt"),
@@ -77,18 +62,18 @@ def run(database: str, args: argparse.Namespace, algorithm: str = "sha256d", now
     """Print the report that `add_arguments` asked for; the exit code. `now` is in Unix seconds."""
     now = time() if now is None else now
     diff1 = ALGORITHMS[args.algorithm or algorithm].diff1
+    if not database:
+        return _fail("accounting.database is empty in this configuration, so no accounts are kept", EX_CONFIG)
     try:
-        if not database:
-            raise _Refusal("accounting.database is empty in this configuration, so no accounts are kept", EX_CONFIG)
-        start, end = _asked(args, now)
+        start, end = asked(args, now)
         with closing(open_reader(database)) as reader:
-            period = _period(reader, start, end, now)
+            period = period_of(reader, start, end, now)
             sums = _gather(reader, period, args.worker)
     except LedgerError as error:
         return _fail(str(error), EX_UNAVAILABLE)
-    except _Refusal as refusal:
-        return _fail(str(refusal), refusal.code)
-    ordered = sorted(sums.items(), key=lambda item: (-item[1].work, item[0]))
+    except NoReport as refusal:
+        return _fail(str(refusal), EX_USAGE)
+    ordered = sorted(sums.items(), key=lambda item: (-item[1].checked_work, item[0]))
     rows = [row(name, deltas, period, diff1) for name, deltas in ordered]
     if args.csv:
         text = as_csv(rows)
@@ -116,87 +101,6 @@ def _fail(text: str, code: int) -> int:
     return code
 
 
-# ---------------------------------------------------------------- times
-
-def _parse(text: str, *forms: str) -> datetime | None:
-    for form in forms:
-        try:
-            return datetime.strptime(text, form).replace(tzinfo=timezone.utc)
-        except ValueError:
-            continue
-    return None
-
-
-def _day(text: str) -> int:
-    """The Unix time of a day's start. Raises ArgumentTypeError."""
-    found = _parse(text, "%Y-%m-%d")
-    if found is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a day; write it as 2026-01-31")
-    return int(found.timestamp())
-
-
-def _moment(text: str) -> int:
-    """The Unix time of a day's start, or of a minute. Raises ArgumentTypeError."""
-    found = _parse(text, "%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%MZ")
-    if found is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a time; write it as 2026-01-31 or 2026-01-31T18:30 (UTC)")
-    return int(found.timestamp())
-
-
-def _end(text: str) -> int:
-    """As _moment, but of a day its end."""
-    return _moment(text) + (DAY if _parse(text, "%Y-%m-%d") else 0)
-
-
-def _asked(args: argparse.Namespace, now: float) -> tuple[int, int]:
-    """What was asked for: start and end, full minutes. Raises _Refusal."""
-    if args.day is not None and (args.since is not None or args.until is not None):
-        raise _Refusal("give either --day, or --from and --to", EX_USAGE)
-    today = int(now) // DAY * DAY
-    if args.day is not None:
-        start, end = args.day, args.day + DAY
-    else:
-        end = today + DAY if args.until is None else args.until
-        start = (min(end, today + DAY) - 1) // DAY * DAY if args.since is None else args.since  # --to alone: its day
-    if start > now:
-        raise _Refusal(f"{_utc(start)} UTC is still to come", EX_USAGE)
-    if start >= end:
-        raise _Refusal(f"nothing lies between --from {_utc(start)} and --to {_utc(end)} (UTC)", EX_USAGE)
-    return start, min(end, today + DAY)
-
-
-def _period(reader: Reader, asked_start: int, asked_end: int, now: float) -> Period:
-    """The period for which there are rows: an end that only minutes or hours no longer kept could tell is moved
-    outwards, to a full hour or day."""
-    start, end = asked_start, asked_end
-    levels: tuple[tuple[Span, int], ...] = (("minute", STEPS["hour"]), ("hour", DAY))
-    for span, coarser in levels:
-        kept = kept_since(span, now)
-        if start < kept:
-            start = start // coarser * coarser
-        if max(start, end // coarser * coarser) < kept:
-            end = -(-end // coarser) * coarser
-    begun = min((first for first, _ in reader.seen().values()), default=start)
-    return Period(start, end, max(start, begun), min(end, now), (start, end) != (asked_start, asked_end))
-
-
-def pieces(start: int, end: int, spans: Sequence[Span] = ("day", "hour", "minute")) -> Iterator[tuple[Span, int, int]]:
-    """A period cut into whole days, and what is left of it at both ends into hours, and then minutes.
-
-    The sums are those of its minutes, from a thousandth of the rows.
-    """
-    if start >= end or not spans:
-        return
-    step = STEPS[spans[0]]
-    first, last = -(-start // step) * step, end // step * step
-    if first >= last:
-        yield from pieces(start, end, spans[1:])
-        return
-    yield from pieces(start, first, spans[1:])
-    yield spans[0], first, last
-    yield from pieces(last, end, spans[1:])
-
-
 # ---------------------------------------------------------------- numbers
 
 def _gather(reader: Reader, period: Period, worker: str | None) -> dict[str, Deltas]:
@@ -204,8 +108,8 @@ def _gather(reader: Reader, period: Period, worker: str | None) -> dict[str, Del
         known = reader.seen()
         if storable(worker) not in known:
             near = difflib.get_close_matches(worker, known, n=3)
-            raise _Refusal(f"no worker {worker!r} in these accounts"
-                           + (f"; did you mean {' or '.join(near)}?" if near else ""), EX_USAGE)
+            raise NoReport(f"no worker {worker!r} in these accounts"
+                           + (f"; did you mean {' or '.join(near)}?" if near else ""))
     sums: dict[str, Deltas] = {}
     for span, start, end in pieces(period.start, period.end):
         for name, deltas in reader.sums(span, start, end, worker).items():
@@ -215,30 +119,25 @@ def _gather(reader: Reader, period: Period, worker: str | None) -> dict[str, Del
 
 def row(name: str, deltas: Deltas, period: Period, diff1: int) -> dict[str, Any]:
     """One worker's line, as CSV and JSON tell it. Hashrates in hashes a second; None where there is nothing to tell."""
-    checked = dif.hashrate(deltas.work, period.seconds, diff1)
+    checked = dif.hashrate(deltas.checked_work, period.seconds, diff1)
     paid = dif.hashrate(deltas.pool_work, period.seconds, diff1)
     shares, cadence = deltas.accepted + deltas.refused_total, deltas.cadence
     return {
-        "from": _iso(period.start), "to": _iso(period.end), "worker": name,
+        "from": iso(period.start), "to": iso(period.end), "worker": name,
         "accepted": deltas.accepted, "answered_here": deltas.answered_here, "forwarded": deltas.forwarded,
-        "pool_accepted": deltas.pool_accepted, "refused": deltas.refused_total, "stale": deltas.stale,
+        "pool_accepted": deltas.pool_accepted, "pool_refused": deltas.pool_refused, "refused": deltas.refused_total,
+        "stale": deltas.stale, "duplicate": deltas.duplicate, "low": deltas.low,
         "stale_percent": 100 * deltas.stale / shares if shares else None, "blocks": deltas.blocks,
-        "difficulty_accepted": deltas.work, "pool_difficulty_accepted": deltas.pool_work,
+        "difficulty_accepted": deltas.accepted_work, "difficulty_answered_here": deltas.here_work,
+        "difficulty_forwarded": deltas.forwarded_work, "pool_difficulty_accepted": deltas.pool_work,
+        "pool_difficulty_refused": deltas.pool_refused_work,
         "hashrate_checked": checked, "hashrate_paid": paid,
-        "difference_percent": 100 * (deltas.pool_work / deltas.work - 1) if deltas.work else None,
+        "difference_percent": 100 * (deltas.pool_work / deltas.checked_work - 1) if deltas.checked_work else None,
         "cadence_seconds": cadence and cadence[0], "cadence_spread_seconds": cadence and cadence[1],
         "pool_latency_ms": None if deltas.latency is None else deltas.latency * 1e3,
-        "first_share": _iso(deltas.first_share), "last_share": _iso(deltas.last_share),
+        "first_share": iso(deltas.first_share), "last_share": iso(deltas.last_share),
         "refused_by_reason": dict(sorted(deltas.refused.items(), key=lambda item: (-item[1], item[0]))),
     }
-
-
-def _iso(moment: float | None) -> str | None:
-    return None if moment is None else (_EPOCH + timedelta(seconds=int(moment))).isoformat() + "Z"
-
-
-def _utc(moment: float) -> str:
-    return (_EPOCH + timedelta(seconds=int(moment))).isoformat(" ", "minutes")
 
 
 # ---------------------------------------------------------------- forms
@@ -260,11 +159,11 @@ HEADER = ("worker", "accepted", "here", "to pool", "taken", "refused", "stale", 
 
 def as_table(rows: list[dict[str, Any]], total: dict[str, Any], period: Period) -> str:
     """For people: what is reported, a line per worker, a line for all."""
-    lines = [f"{_utc(period.start)} to {_utc(period.end)}, UTC" + (
+    lines = [f"{utc(period.start)} to {utc(period.end)}, UTC" + (
         "; widened, as minutes are kept for 48 hours and hours for a year" if period.widened else "")]
     if not rows:
         return f"{lines[0]}: nothing was accounted\n"
-    lines.append(f"hashrates over {units.duration(period.seconds)}, {_utc(period.since)} to {_utc(period.until)}: from "
+    lines.append(f"hashrates over {units.duration(period.seconds)}, {utc(period.since)} to {utc(period.until)}: from "
                  "the shares checked here, and from what the pool paid")
     if total["pool_accepted"]:
         lines.append(f"{total['pool_accepted']} shares paid: by chance alone the two may differ by "
