@@ -4,10 +4,14 @@ from gevent import monkey
 
 monkey.patch_all()
 
+import os  # noqa: E402
+import signal  # noqa: E402
+
 import pytest  # noqa: E402  (after the patching)
 from hypothesis import settings  # noqa: E402
 
 from karoo.policy.vardiff import Vardiff  # noqa: E402
+from tests.programs import Program  # noqa: E402
 from tests.site import Site  # noqa: E402
 
 settings.register_profile("karoo", deadline=None)  # a slow machine is no fault of the code
@@ -19,6 +23,22 @@ def constant_difficulty(request, monkeypatch):
     """Difficulties stay where a test sets them, but for the tests of vardiff itself."""
     if request.module.__name__ != "tests.test_vardiff":
         monkeypatch.setattr(Vardiff, "look", lambda self, difficulty, target: None)
+
+
+@pytest.fixture
+def karoo():
+    programs = []
+
+    def start(*words):
+        programs.append(Program(*words))
+        return programs[-1]
+    yield start
+    for program in programs:
+        if program.process.poll() is None:
+            os.killpg(program.process.pid, signal.SIGKILL)
+            program.process.wait()
+        program._reader.join(10)
+        program.process.stdout.close()
 
 
 @pytest.fixture

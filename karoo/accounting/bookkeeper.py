@@ -136,7 +136,10 @@ class Bookkeeper:
 
     def _call(self, work: Callable[..., Found], *args: Any) -> Found:
         """Let the thread do something that may wait for the disk; others go on meanwhile."""
-        return self._threads.apply(work, args)  # type: ignore[no-any-return]
+        outcome = self._threads.apply(_attempt, (work, args))
+        if isinstance(outcome, _Failure):
+            raise outcome.error
+        return outcome  # type: ignore[no-any-return]
 
     # ------------------------------------------------------------------ opening
 
@@ -188,3 +191,17 @@ class Bookkeeper:
                 start = bucket * seconds
                 for name, checked, paid in paced(self._call(ledger.work, row, start, start + seconds)):
                     self._accounts.restore_rates(span, name, checked, paid, start)
+
+
+class _Failure:
+    """What went wrong in the thread, brought over as a value: gevent would print the traceback of an exception."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
+def _attempt(work: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    try:
+        return work(*args)
+    except Exception as error:
+        return _Failure(error)
