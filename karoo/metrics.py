@@ -7,27 +7,32 @@ from array import array
 from collections import Counter
 from dataclasses import dataclass, field
 
+_SHORTEST = 0.00025  # seconds; what was shorter counts as this
+_STEPS = 4  # buckets in which waits double
+_BUCKETS = 18 * _STEPS  # up to 65 s
+
+
+def latency_bucket(seconds: float) -> int:
+    """Where a wait is counted: each bucket spans a fifth more than the former."""
+    return min(int(math.log2(seconds / _SHORTEST) * _STEPS), _BUCKETS - 1) if seconds > _SHORTEST else 0
+
 
 class Latency:
-    """How long waits were: counts in buckets that each span a fifth more than the former. The newer half of some
-    thousand waits weighs most. Percentiles are told within 10 %."""
+    """How long waits were. The newer half of some thousand waits weighs most; percentiles are told within 10 %."""
 
     __slots__ = ("_counts", "_total")
 
-    SHORTEST = 0.00025  # seconds; what was shorter counts as this
-    STEPS = 4  # buckets in which waits double
-    BUCKETS = 18 * STEPS  # up to 65 s
     FADE = 2000  # waits, at which all counts are halved
 
     def __init__(self) -> None:
         self._counts: array[int] | None = None  # made when needed
         self._total = 0
 
-    def add(self, seconds: float) -> None:
+    def count(self, bucket: int) -> None:
+        """A wait, by its `latency_bucket`."""
         if self._counts is None:
-            self._counts = array("H", bytes(2 * self.BUCKETS))
-        bucket = int(math.log2(seconds / self.SHORTEST) * self.STEPS) if seconds > self.SHORTEST else 0
-        self._counts[min(bucket, self.BUCKETS - 1)] += 1
+            self._counts = array("H", bytes(2 * _BUCKETS))
+        self._counts[bucket] += 1
         self._total += 1
         if self._total >= self.FADE:
             self._counts = array("H", [count // 2 for count in self._counts])
@@ -39,10 +44,10 @@ class Latency:
             return None
         found, below, bucket = [], 0, -1
         for percent in wanted:
-            while below <= self._total * percent / 100 and bucket < self.BUCKETS - 1:
+            while below <= self._total * percent / 100 and bucket < _BUCKETS - 1:
                 bucket += 1
                 below += self._counts[bucket]
-            found.append(self.SHORTEST * 2 ** ((bucket + 0.5) / self.STEPS))
+            found.append(_SHORTEST * 2 ** ((bucket + 0.5) / _STEPS))
         return found
 
 

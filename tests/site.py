@@ -6,6 +6,7 @@ import gevent
 from gevent.event import Event
 
 from karoo import config
+from karoo.accounting.account import summed
 from karoo.proxy.proxy import Proxy
 from karoo.sim.pool import SimulatedPool
 from karoo.sim.scripted import ScriptedMiner
@@ -55,8 +56,8 @@ class Site:
     @staticmethod
     def booked(proxy, worker=None):
         """All that a worker did, or all of them."""
-        account = proxy.accounts.all if worker is None else proxy.accounts.workers[worker]
-        return account.sum(proxy.accounts.offset)
+        books = proxy.accounts
+        return summed(books.everything()) if worker is None else books.workers[worker].sum()
 
     def connect(self, proxy, agent="scripted/1.0"):
         """A miner that has said nothing yet."""

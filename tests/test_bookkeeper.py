@@ -236,7 +236,7 @@ class Town:
         told = {}
 
         def agree():
-            reports = re.findall(r'\{[^\n]*"worker": "", [^\n]*\}', self.proxy.text)
+            reports = re.findall(r'\{[^\n]*"message": "report: all workers[^\n]*\}', self.proxy.text)
             told["report"] = [json.loads(reports[-1])["report"][key] for key in AS_TOLD] if reports else []
             told["status"] = [json.loads(get(page))["accounts"][key] for key in AS_TOLD]
             whole = Deltas()

@@ -1,4 +1,4 @@
-"""The accounts: one for every worker name, over all its sessions, and one for all together.
+"""The accounts: one for every worker name, over all its sessions; and sums for all together.
 
 A share only changes its account's `news`. The bookkeeper folds these into the totals and hashrates every few seconds
 (`Accounts.fold`), and keeps them. All times that come in are monotonic seconds.
@@ -7,11 +7,11 @@ A share only changes its account's `news`. The bookkeeper folds these into the t
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from karoo.accounting.deltas import Deltas, pool_reason
+from karoo.accounting.deltas import Deltas, cadence, pool_reason
 from karoo.accounting.rates import Rates
-from karoo.metrics import Latency
+from karoo.metrics import Latency, latency_bucket
 from karoo.stratum import difficulty as dif
 
 MAX_WORKERS = 50_000  # names; beyond them idle ones are dropped, or share one account
@@ -25,9 +25,9 @@ RECENT_GAPS = 200  # intervals that the present cadence is told from, the newer 
 class Account:
     """One worker's books.
 
-    ``total`` is all that it ever did up to the last fold (shares' times in Unix seconds), ``news`` what it did since
-    (times monotonic; None: nothing). ``first_seen`` and ``last_seen`` are Unix seconds; ``recent`` the number, sum and
-    sum of squares of recent intervals between shares.
+    ``total`` is all that it ever did up to the last fold, ``news`` what it did since (None: nothing). ``first_seen``
+    and ``last_seen`` are Unix seconds; ``recent`` the number, sum and sum of squares of recent intervals between
+    shares.
     """
 
     __slots__ = ("_last_share", "first_seen", "last_seen", "latency", "name", "news", "rates", "recent", "sessions",
@@ -44,7 +44,7 @@ class Account:
         self.latency = Latency()
         self._last_share: float | None = None  # while it is connected
 
-    def good(self, news: Deltas, now: float) -> None:
+    def good(self, news: Deltas, now: float, offset: float) -> None:
         """A good share came in."""
         if self._last_share is not None:
             gap = now - self._last_share
@@ -52,9 +52,9 @@ class Account:
             news.gap_sum += gap
             news.gap_squares += gap * gap
         self._last_share = now
+        news.last_share = now + offset
         if news.first_share is None:
-            news.first_share = now
-        news.last_share = now
+            news.first_share = news.last_share
 
     def join(self) -> None:
         """One session more."""
@@ -62,15 +62,11 @@ class Account:
             self._last_share = None  # the time that it was away is no interval
         self.sessions += 1
 
-    def fold(self, at: float, offset: float) -> Deltas | None:
-        """Move the news into total, rates and cadence; what they were. `at` is in Unix seconds, and so is monotonic
-        + `offset`."""
+    def fold(self, at: float) -> Deltas | None:
+        """Move the news into total, rates (at that time, Unix seconds) and cadence; what they were."""
         news, self.news = self.news, None
         if news is None:
             return None
-        if news.first_share is not None and news.last_share is not None:
-            news.first_share += offset
-            news.last_share += offset
         self.total.add(news)
         if news.checked_work or news.pool_work:
             self.rates = self.rates or Rates()
@@ -81,21 +77,32 @@ class Account:
                            fade * self.recent[2] + news.gap_squares)
         return news
 
-    def sum(self, offset: float) -> Deltas:
+    def sum(self) -> Deltas:
         """All that it ever did, the news included."""
-        whole = Deltas()
-        whole.add(self.total)
-        if self.news is not None:
-            whole.add(self.news)
-            if self.news.last_share is not None and self.news.first_share is not None:
-                whole.last_share = self.news.last_share + offset
-                whole.first_share = self.total.first_share or self.news.first_share + offset
-        return whole
+        return summed([self.total, self.news or _NOTHING])
+
+    @property
+    def cadence(self) -> tuple[float, float] | None:
+        """Mean and standard deviation of recent intervals between good shares, in seconds; None without one."""
+        news = self.news or _NOTHING
+        gaps, total, squares = self.recent
+        return cadence(gaps + news.gaps, total + news.gap_sum, squares + news.gap_squares)
 
     @property
     def never_good(self) -> bool:
         """No share of it was ever good."""
         return not any(books.answered_here or books.forwarded for books in (self.total, self.news) if books)
+
+
+class _All:
+    """What is kept of all workers together."""
+
+    def __init__(self, first_seen: float) -> None:
+        self.sessions = 0
+        self.first_seen = first_seen
+        self.total = Deltas()  # up to the last fold
+        self.rates = Rates()
+        self.latency = Latency()
 
 
 class Accounts:
@@ -105,7 +112,7 @@ class Accounts:
         self.offset = offset
         self.started_at = self.folded_at = now + offset
         self.diff1 = diff1
-        self.all = Account("", now + offset)
+        self.all = _All(now + offset)
         self.workers: dict[str, Account] = {}
         self.shares = Rates()  # good ones, counted
         self._with_news: deque[Account] = deque()
@@ -117,7 +124,7 @@ class Accounts:
         """The account of a worker that has one session more."""
         account = self.open(name, now + self.offset)
         account.join()
-        self.all.join()
+        self.all.sessions += 1
         account.last_seen = now + self.offset
         return account
 
@@ -139,7 +146,8 @@ class Accounts:
         if not account.sessions and account.never_good:
             self.workers.pop(account.name, None)
             if account.news is not None:
-                self._news(self.open(NOBODY, account.first_seen)).add(account.news)
+                nobody = self.open(NOBODY, account.first_seen)
+                (nobody.news or self._fresh(nobody)).add(account.news)
                 account.news = None
 
     def _make_room(self, unix_now: float) -> bool:
@@ -154,37 +162,34 @@ class Accounts:
 
     # ------------------------------------------------------------------ what
 
-    def _news(self, account: Account) -> Deltas:
-        if account.news is None:
-            account.news = Deltas()
-            self._with_news.append(account)
+    def _fresh(self, account: Account) -> Deltas:
+        """The first news of an account since the last fold."""
+        account.news = Deltas()
+        self._with_news.append(account)
         return account.news
 
     def answered_here(self, account: Account, work: float, now: float) -> None:
         """A good share below the pool's difficulty."""
-        for book in (account, self.all):
-            news = self._news(book)
-            news.answered_here += 1
-            news.here_work += work
-            book.good(news, now)
+        news = account.news or self._fresh(account)
+        news.answered_here += 1
+        news.here_work += work
+        account.good(news, now, self.offset)
 
     def forwarded(self, account: Account, work: float, is_block: bool, now: float) -> None:
         """A good share goes to the pool, whose verdict follows."""
-        for book in (account, self.all):
-            news = self._news(book)
-            news.forwarded += 1
-            news.forwarded_work += work
-            news.blocks += is_block
-            book.good(news, now)
+        news = account.news or self._fresh(account)
+        news.forwarded += 1
+        news.forwarded_work += work
+        news.blocks += is_block
+        account.good(news, now, self.offset)
 
     def pool_accepted(self, account: Account, work: float, pool_work: float, waited: float) -> None:
         """The pool took a share; `work` is the difficulty it was judged by here, `pool_work` what the pool pays."""
-        for book in (account, self.all):
-            news = self._news(book)
-            news.pool_accepted += 1
-            news.taken_work += work
-            news.pool_work += pool_work
-            _wait(book, news, waited)
+        news = account.news or self._fresh(account)
+        news.pool_accepted += 1
+        news.taken_work += work
+        news.pool_work += pool_work
+        self._wait(account, news, waited)
 
     def pool_refused(self, account: Account, pool_work: float, code: int, text: str, waited: float) -> None:
         """The pool refused a share that it would have paid as `pool_work`."""
@@ -194,17 +199,23 @@ class Accounts:
                 self._pool_reasons.add(reason)
             else:
                 reason = pool_reason(code, OTHER)
-        for book in (account, self.all):
-            news = self._news(book)
-            news.pool_refused += 1
-            news.pool_refused_work += pool_work
-            news.refuse(reason)
-            _wait(book, news, waited)
+        news = account.news or self._fresh(account)
+        news.pool_refused += 1
+        news.pool_refused_work += pool_work
+        news.refuse(reason)
+        self._wait(account, news, waited)
+
+    def _wait(self, account: Account, news: Deltas, waited: float) -> None:
+        news.latency_count += 1
+        news.latency_sum += waited
+        bucket = latency_bucket(waited)
+        account.latency.count(bucket)
+        self.all.latency.count(bucket)
 
     def refused(self, account: Account | None, reason: str, now: float) -> None:
         """A share that the proxy refused; without an account when nobody was authorized."""
-        for book in (account or self.open(NOBODY, now + self.offset), self.all):
-            self._news(book).refuse(reason)
+        account = account or self.open(NOBODY, now + self.offset)
+        (account.news or self._fresh(account)).refuse(reason)
 
     # ------------------------------------------------------------------ the books of before, and the fold
 
@@ -220,27 +231,40 @@ class Accounts:
 
     def restore_rates(self, span: str, name: str, checked: float, paid: float, at: float) -> None:
         """What a worker did in one bucket of a span before this process began, for the hashrates."""
-        for book in (self.all, self.workers.get(name)):
-            if book is not None:
-                book.rates = book.rates or Rates()
-                book.rates.refill(span, checked, paid, at)
+        self.all.rates.refill(span, checked, paid, at)
+        account = self.workers.get(name)
+        if account is not None:
+            account.rates = account.rates or Rates()
+            account.rates.refill(span, checked, paid, at)
 
     def fold(self, since: float, until: float, offset: float) -> Iterator[tuple[str, Deltas]]:
         """Fold the news of all; each worker's (name, news) from `since` to `until`, Unix seconds. The caller may pause
         between two."""
         self.offset, self.folded_at = offset, until
+        checked = paid = 0.0
+        shares = 0
         for _ in range(len(self._with_news)):
             account = self._with_news.popleft()
-            news = account.fold(since, offset)
-            if news is None:
-                continue
-            if account is self.all:
-                self.shares.add(news.answered_here + news.forwarded, 0.0, since)
-            else:
+            news = account.fold(since)
+            if news is not None:
+                self.all.total.add(news)
+                checked, paid = checked + news.checked_work, paid + news.pool_work
+                shares += news.answered_here + news.forwarded
                 yield account.name, news
+        self.all.rates.add(checked, paid, since)
+        self.shares.add(shares, 0.0, since)
+
+    def everything(self) -> list[Deltas]:
+        """Parts whose sum is all that all workers ever did."""
+        return [summed([self.all.total]), *(account.news for account in self._with_news if account.news is not None)]
 
 
-def _wait(book: Account, news: Deltas, waited: float) -> None:
-    book.latency.add(waited)
-    news.latency_count += 1
-    news.latency_sum += waited
+def summed(parts: Iterable[Deltas]) -> Deltas:
+    """The sum of what one or several did."""
+    whole = Deltas()
+    for part in parts:
+        whole.add(part)
+    return whole
+
+
+_NOTHING = Deltas()

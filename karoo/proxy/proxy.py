@@ -155,7 +155,7 @@ class Proxy:
     def report(self) -> None:
         """The periodic report: a line for all together, and one for each worker (for people, of the strongest)."""
         now = time()
-        total = summary.totals(self.accounts, now)
+        total = summary.totals(self.accounts, now, paced)
         log.info("report: %s", summary.report_line(total), extra={"report": total})
         workers = list(paced(summary.summaries(self.accounts, now)))  # never delay a share for a report
         workers.sort(key=lambda one: one["hashrate"]["15m"], reverse=True)
@@ -179,7 +179,7 @@ class Proxy:
             "seconds_since_job": round(time() - metrics.last_notify, 1) if metrics.last_notify else None,
             "upstream_dials": metrics.upstream_dials, "upstream_losses": dict(metrics.upstream_losses),
             "routes": [route.snapshot(now) for route in self.routes.routes],
-            "accounts": summary.totals(self.accounts, time()), "ledger": self.books.snapshot(),
+            "accounts": summary.totals(self.accounts, time(), paced), "ledger": self.books.snapshot(),
         }
 
     def session_snapshots(self) -> Iterator[dict[str, Any]]:
