@@ -133,7 +133,7 @@ def test_miners_of_different_speed_converge_live(site):
             held = {session.worker_name: session for session in proxy.sessions.values()}
             right = {str(rate): rate * 0.5 / 2 ** 32 for rate in (2_000, 20_000, 100_000)}
             return held.keys() == right.keys() and all(
-                not held[name].vardiff.probing and 1 / 2 <= held[name].held.difficulty / right[name] <= 2
+                not held[name].tuner.probing and 1 / 2 <= held[name].tuner.difficulty / right[name] <= 2
                 for name in right)
         site.wait(settled, 60)
     finally:

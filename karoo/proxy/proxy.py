@@ -144,7 +144,7 @@ class Proxy:
         every = max(1, round(self.settings.vardiff.adjust_every_ms / 1e3))
         turn = int(now) % every
         for session in paced(list(self.sessions.values())):
-            if session.vardiff is not None and (session.vardiff.probing or session.number % every == turn):
+            if session.tuner.probing or session.number % every == turn:
                 session.adjust(now)
 
     def _report_for_ever(self) -> None:

@@ -20,12 +20,12 @@ class Asking(Protocol):
 
     asked_mask: int
     takes_extranonce: bool
-    floor: float
     route: Route | None
 
     def answer(self, request_id: Id, data: bytes) -> None: ...
     def grant_mask(self) -> int: ...
     def suggest(self, difficulty: float) -> None: ...
+    def set_floor(self, difficulty: float) -> None: ...
     @property
     def diff1(self) -> int: ...
 
@@ -51,7 +51,7 @@ def _configure(session: Asking, params: Any) -> dict[str, Any]:
             answer["version-rolling.mask"] = f"{mask:08x}"
     if asked.minimum_difficulty is not None:
         answer[methods.MINIMUM_DIFFICULTY] = True
-        session.floor = asked.minimum_difficulty
+        session.set_floor(asked.minimum_difficulty)
     if asked.subscribe_extranonce:
         answer[methods.EXTRANONCE_SUBSCRIBE] = session.takes_extranonce = True
     return answer

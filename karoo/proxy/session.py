@@ -12,8 +12,7 @@ from karoo.accounting.deltas import DUPLICATE, LOW, STALE
 from karoo.log import wire
 from karoo.net.connection import Connection, LineTooLong
 from karoo.policy import hints
-from karoo.policy.held import HeldDifficulty
-from karoo.policy.vardiff import Vardiff, effective
+from karoo.policy.tuner import Tuner
 from karoo.proxy import requests
 from karoo.proxy.house import House, Route, SessionLog
 from karoo.proxy.pending import NoSeat, PendingShare, Verdict, Worker
@@ -47,9 +46,9 @@ class Session:
     extranonces it knows, ``mask`` which version bits it may roll.
     """
 
-    __slots__ = ("_house", "_told_mask", "_wanted", "accepted", "agent", "asked_mask", "conn", "end_reason", "epoch",
-                 "floor", "held", "mask", "number", "prefix", "rejected", "route", "sent_seq", "session_id",
-                 "started_at", "subscribed", "suggested", "takes_extranonce", "vardiff", "worker_name", "workers")
+    __slots__ = ("_house", "_told_mask", "accepted", "agent", "asked_mask", "conn", "end_reason", "epoch", "mask",
+                 "number", "prefix", "rejected", "route", "sent_seq", "session_id", "started_at", "subscribed",
+                 "takes_extranonce", "tuner", "worker_name", "workers")
 
     def __init__(self, number: int, conn: Connection, house: House) -> None:
         self.number, self.conn, self._house = number, conn, house
@@ -63,11 +62,7 @@ class Session:
         self.workers: dict[str, Worker] = {}
         self.takes_extranonce = False
         self.asked_mask = self._told_mask = self.mask = 0
-        self.suggested: float | None = None
-        self.floor = 0.0  # the lowest difficulty that the miner wants
-        self._wanted: float | None = None
-        self.vardiff: Vardiff | None = None  # from its first job on, where difficulties are the proxy's to choose
-        self.held = HeldDifficulty(house.judge.algorithm.diff1)
+        self.tuner = Tuner(house.difficulty, house.judge.algorithm.diff1)
         self.sent_seq = -1
         self.accepted = self.rejected = 0
         self.end_reason = ""
@@ -98,8 +93,9 @@ class Session:
         self.conn.close()
         if self.route is not None:
             self.route.leave(self)
-        if self.vardiff is not None and not self.vardiff.probing:
-            self._house.remembered.keep(self.worker_name, self._address, self.held.difficulty)
+        learned = self.tuner.learned
+        if learned is not None:
+            self._house.remembered.keep(self.worker_name, self._address, learned)
         for worker in self.workers.values():
             self._house.accounts.leave(worker.account, monotonic())
         reason = self.end_reason or self.conn.cut_reason or "the miner closed the connection"
@@ -197,9 +193,9 @@ class Session:
         user, start = hints.split_user(asked.user)
         by_password, floor = hints.read_password(asked.password)
         start = start or by_password
-        if start is not None and self.suggested is None:
-            self.suggested = start
-        self.floor = floor or self.floor
+        if start is not None and self.tuner.suggested is None:
+            self.tuner.suggested = start
+        self.tuner.floor = floor or self.tuner.floor
         return user
 
     def _start(self) -> None:
@@ -208,7 +204,8 @@ class Session:
             job = self.route.jobs.current
             extranonce = self.route.extranonce
             if job is not None and extranonce is not None and job.extranonce1 == extranonce.extranonce1:
-                self._begin_difficulty()
+                former = self._house.remembered.recall(self.worker_name, self._address)
+                self.tuner.begin(self.agent, former, monotonic())
                 self.deliver(job)  # else the pool just changed it: wait for the job that goes with the new one
 
     @property
@@ -263,7 +260,7 @@ class Session:
 
     def _judge(self, route: Route, job: Job, submit: Submit) -> tuple[Share, float]:
         """The share, and the work that it is booked with (difficulty). Raises StratumError."""
-        measure = self.held.measure(job.seq)
+        measure = self.tuner.measure(job.seq)
         assert route.extranonce is not None
         other = route.extranonce.extranonce1
         mask = self.asked_mask & (job.version_mask | route.mask)
@@ -273,8 +270,9 @@ class Session:
             self.log.debug("share of job %s: difficulty %.6g of %.6g", submit.job_id,
                            dif.difficulty_of(share.value, self.diff1), measure.lowest)
         work = measure.work(share.value)
-        if self.vardiff is not None:
-            self._learn(self.vardiff, share.value, bool(work))
+        now = monotonic()
+        if self.tuner.learn(share.value, bool(work), self.sent_seq, now):
+            self.adjust(now)
         return share, work
 
     def _refused(self, worker: Worker | None, fault: StratumError) -> None:
@@ -315,58 +313,33 @@ class Session:
         """The target of difficulty 1 of the algorithm that is mined."""
         return self._house.judge.algorithm.diff1
 
-    def _begin_difficulty(self) -> None:
-        """Where it starts: what the miner said, where it left when it was here before, or what its program needs."""
-        policy, now = self._house.difficulty, monotonic()
-        former = self._house.remembered.recall(self.worker_name, self._address)
-        said = self.suggested if self.suggested is not None else former
-        self._wanted = policy.wanted(None if said is None else max(said, self.floor), self.agent)
-        if policy.enabled:
-            self.vardiff = Vardiff(now)
-            if self.suggested is None and former is not None:
-                self.vardiff.settle()
-
     @property
     def _address(self) -> str:
         return self.conn.peer.rpartition(":")[0]
 
     def suggest(self, difficulty: float) -> None:
         """The miner would like this difficulty; the same wish again changes nothing."""
-        if difficulty != self.suggested:
-            self.suggested = difficulty
-            self._wanted = self._house.difficulty.wanted(max(difficulty, self.floor))
-            if self.sent_seq >= 0 and self.route is not None:
-                self._change_difficulty(effective(self._wanted, self.route.ceiling))
+        if self.tuner.suggest(difficulty) and self.sent_seq >= 0 and self.route is not None:
+            self._change_difficulty(self.tuner.under(self.route.ceiling))
 
-    def _learn(self, vardiff: Vardiff, value: int, counts: bool) -> None:
-        """A good share tells of the miner's speed."""
-        now = monotonic()
-        vardiff.pass_time(now, self.held.threshold(self.sent_seq))
-        if self.held.changing:
-            self.held.proved(value)
-        if counts and vardiff.share(now, self.held.threshold(self.sent_seq)):
-            self.adjust(now)
+    def set_floor(self, difficulty: float) -> None:
+        """The miner wants no difficulty below this."""
+        self.tuner.floor = difficulty
 
     def adjust(self, now: float) -> None:
         """Look whether another difficulty would fit the miner's speed better."""
-        vardiff, policy = self.vardiff, self._house.difficulty
-        if vardiff is None or self.route is None:
-            return
-        vardiff.pass_time(now, self.held.threshold(self.sent_seq))
-        fitting = vardiff.look(self.held.difficulty, policy.target)
-        if fitting is not None:
-            self._wanted = max(policy.rounded(fitting), policy.bounded(self.floor))
-            self._change_difficulty(effective(self._wanted, self.route.ceiling))
+        if self.route is not None and self.tuner.look(self.sent_seq, now):
+            self._change_difficulty(self.tuner.under(self.route.ceiling))
 
     def stay_below(self, ceiling: float) -> None:
         """The pool's difficulty is now this: a session never holds a higher one."""
-        if self.sent_seq >= 0 and self.held.difficulty > ceiling:
+        if self.sent_seq >= 0 and self.tuner.difficulty > ceiling:
             self._change_difficulty(ceiling)
 
     def follow(self, ceiling: float) -> None:
         """The same, also for a rise that no job goes with."""
         if self.sent_seq >= 0:
-            self._change_difficulty(effective(self._wanted, ceiling))
+            self._change_difficulty(self.tuner.under(ceiling))
 
     def repeat_difficulty(self) -> None:
         """A sign of life for a miner that hears nothing else: never a known job, which some would mine anew."""
@@ -374,19 +347,12 @@ class Session:
             self.tell(self._difficulty_line())
 
     def _change_difficulty(self, difficulty: float) -> None:
-        if difficulty != self.held.difficulty:
-            self._hold(difficulty)
+        if difficulty != self.tuner.difficulty:
+            self.tuner.change(difficulty, self.sent_seq, monotonic())
             self.tell(self._difficulty_line())
 
-    def _hold(self, difficulty: float) -> None:
-        if self.vardiff is not None and self.held.difficulty:
-            now = monotonic()
-            self.vardiff.pass_time(now, self.held.threshold(self.sent_seq))
-            self.vardiff.changed(now)
-        self.held.change(difficulty)
-
     def _difficulty_line(self) -> bytes:
-        return messages.set_difficulty(self.held.difficulty)
+        return messages.set_difficulty(self.tuner.difficulty)
 
     # ------------------------------------------------------------------ what the pool sends
 
@@ -402,9 +368,10 @@ class Session:
             return
         if self._told_mask != self.mask:
             lines.append(self._mask_line())
-        difficulty = effective(self._wanted, route.ceiling)
-        if difficulty != self.held.difficulty:
-            self._hold(difficulty)
+        now = monotonic()
+        difficulty = self.tuner.under(route.ceiling)
+        if difficulty != self.tuner.difficulty:
+            self.tuner.change(difficulty, self.sent_seq, now)
             lines.append(self._difficulty_line())
         if self.epoch != route.epoch:
             assert route.extranonce is not None
@@ -412,10 +379,8 @@ class Session:
             lines.append(messages.notification("mining.set_extranonce", [
                 (route.extranonce.extranonce1 + self.prefix).hex(), self.extranonce2_size]))
         lines.append(job.clean_line if clean else job.line)
-        if self.vardiff is not None and self.held.changing:
-            self.vardiff.pass_time(monotonic(), self.held.threshold(self.sent_seq))
+        self.tuner.sent(job.seq, self.sent_seq, route.jobs.oldest_seq, now)
         self.sent_seq = job.seq
-        self.held.sent(job.seq, route.jobs.oldest_seq)
         data = b"".join(lines)
         if log.isEnabledFor(logging.DEBUG):
             self.log.debug("> %s", wire(data))
@@ -449,7 +414,7 @@ class Session:
         """Its state as plain data."""
         return {
             "id": self.number, "ip": self.conn.peer, "worker": self.worker_name, "upstream_user": self.upstream_user,
-            "ok": self.accepted, "bad": self.rejected, "diff": self.held.difficulty, "agent": self.agent,
+            "ok": self.accepted, "bad": self.rejected, "diff": self.tuner.difficulty, "agent": self.agent,
             "route": self.route.number if self.route is not None else None, "prefix": self.prefix.hex(),
             "version_mask": f"{self.mask:08x}", "takes_extranonce": self.takes_extranonce,
             "connected_seconds": round(now - self.started_at, 1), "backlog_bytes": self.conn.backlog_bytes,

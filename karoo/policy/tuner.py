@@ -1,0 +1,104 @@
+"""The difficulty of one session: where it starts, what its shares are judged by, when it changes. No I/O."""
+
+from __future__ import annotations
+
+from karoo.policy.held import HeldDifficulty, Measure
+from karoo.policy.vardiff import DifficultyPolicy, Vardiff, effective
+
+
+class Tuner:
+    """Puts together what the miner asked for, what it was told, and what its shares say of its speed.
+
+    ``suggested`` and ``floor`` are the miner's own wishes: where to start, and the lowest that it wants. ``seq`` is
+    always the number of the last job that it was sent; ``now`` monotonic seconds.
+    """
+
+    __slots__ = ("_policy", "_wanted", "floor", "held", "suggested", "vardiff")
+
+    def __init__(self, policy: DifficultyPolicy, diff1: int) -> None:
+        self._policy = policy
+        self._wanted: float | None = None  # were the pool's difficulty no bound; None: as high as that
+        self.suggested: float | None = None
+        self.floor = 0.0
+        self.held = HeldDifficulty(diff1)
+        self.vardiff: Vardiff | None = None  # from its first job on, where difficulties are the proxy's to choose
+
+    @property
+    def difficulty(self) -> float:
+        """What it was told last; 0 before the first."""
+        return self.held.difficulty
+
+    def under(self, ceiling: float) -> float:
+        """What it is to hold, where the pool's difficulty is `ceiling`."""
+        return effective(self._wanted, ceiling)
+
+    # ------------------------------------------------------------------ wishes
+
+    def begin(self, agent: str, former: float | None, now: float) -> None:
+        """Start: where the miner said, or where it left (`former`), or where its program starts."""
+        said = self.suggested if self.suggested is not None else former
+        self._wanted = self._policy.wanted(None if said is None else max(said, self.floor), agent)
+        if self._policy.enabled:
+            self.vardiff = Vardiff(now)
+            if self.suggested is None and former is not None:
+                self.vardiff.settle()
+
+    def suggest(self, difficulty: float) -> bool:
+        """The miner would like this difficulty; False where it said so before: that changes nothing."""
+        if difficulty == self.suggested:
+            return False
+        self.suggested = difficulty
+        self._wanted = self._policy.wanted(max(difficulty, self.floor))
+        return True
+
+    # ------------------------------------------------------------------ what it was told
+
+    def change(self, difficulty: float, seq: int, now: float) -> None:
+        """It is told another one."""
+        if self.vardiff is not None and self.held.difficulty:
+            self.vardiff.pass_time(now, self.held.threshold(seq))
+            self.vardiff.changed(now)
+        self.held.change(difficulty)
+
+    def sent(self, seq: int, former_seq: int, oldest_seq: int, now: float) -> None:
+        """It is sent the job `seq` after `former_seq`; the shares of jobs before `oldest_seq` count no more."""
+        if self.vardiff is not None and self.held.changing:
+            self.vardiff.pass_time(now, self.held.threshold(former_seq))
+        self.held.sent(seq, oldest_seq)
+
+    def measure(self, job_seq: int) -> Measure:
+        """What a share of a job is judged and booked by."""
+        return self.held.measure(job_seq)
+
+    # ------------------------------------------------------------------ what its shares tell
+
+    def learn(self, value: int, counts: bool, seq: int, now: float) -> bool:
+        """A good share with this hash, which counts as work or not; whether a look is due at once."""
+        vardiff, held = self.vardiff, self.held
+        if vardiff is None:
+            return False
+        vardiff.pass_time(now, held.threshold(seq))
+        if held.changing:
+            held.proved(value)
+        return counts and vardiff.share(now, held.threshold(seq))
+
+    def look(self, seq: int, now: float) -> bool:
+        """Whether another difficulty would fit the miner's speed better; `under` tells it then."""
+        if self.vardiff is None:
+            return False
+        self.vardiff.pass_time(now, self.held.threshold(seq))
+        fitting = self.vardiff.look(self.held.difficulty, self._policy.target)
+        if fitting is None:
+            return False
+        self._wanted = max(self._policy.rounded(fitting), self._policy.bounded(self.floor))
+        return True
+
+    @property
+    def probing(self) -> bool:
+        """Its speed is not known yet: look every second."""
+        return self.vardiff is not None and self.vardiff.probing
+
+    @property
+    def learned(self) -> float | None:
+        """What to remember when it leaves; None where its speed is not known."""
+        return self.held.difficulty if self.vardiff is not None and not self.vardiff.probing else None
