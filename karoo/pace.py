@@ -13,9 +13,9 @@ PAUSE = 0.0001  # seconds; gevent.sleep(0) would let other greenlets run, but no
 Thing = TypeVar("Thing")
 
 
-def paced(things: Iterable[Thing]) -> Iterator[Thing]:
-    """The things one by one, with short pauses in which shares are answered."""
+def paced(things: Iterable[Thing], between: int = SLICE) -> Iterator[Thing]:
+    """The things one by one, with short pauses in which shares are answered, one after so many things."""
     for count, thing in enumerate(things, 1):
         yield thing
-        if count % SLICE == 0:
+        if count % between == 0:
             gevent.sleep(PAUSE)

@@ -25,7 +25,7 @@ class Service:
         self.web: WebServer | None = None
         if settings.http.listen:
             host, port = config.parse_address(settings.http.listen)
-            status = Status(self.proxy.snapshot, self.proxy.session_snapshots, settings)
+            status = Status(self.proxy.snapshot, self.proxy.session_snapshots, self.proxy.worker_snapshots, settings)
             try:
                 self.web = WebServer(host, port, create_app(status, debug_page=settings.http.pprof))
             except Exception:

@@ -15,7 +15,7 @@ def page(site):
     servers = []
 
     def start(proxy, **options):
-        status = web.Status(proxy.snapshot, proxy.session_snapshots, proxy.settings)
+        status = web.Status(proxy.snapshot, proxy.session_snapshots, proxy.worker_snapshots, proxy.settings)
         server = web.WebServer("127.0.0.1", 0, web.create_app(status, **{"debug_page": False, **options}))
         server.start()
         servers.append(server)
@@ -43,6 +43,7 @@ def test_status_is_one_json_object_with_every_miner(site, page):
     assert [client["ok"] for client in status["clients"]] == [1, 0, 0]
     assert (status["shares_ok"], status["upstream"], status["ratelimit"]["total_active"]) == (1, True, 3)
     assert status["routes"][0]["sessions"] == 3
+    assert [(one["worker"], one["accepted"]) for one in status["workers"]] == [("rig0", 1), ("rig1", 0), ("rig2", 0)]
 
 
 def test_unknown_pages_are_not_found_and_the_debug_page_only_where_it_is_asked_for(site, page):

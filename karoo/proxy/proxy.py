@@ -157,7 +157,7 @@ class Proxy:
         now = time()
         total = summary.totals(self.accounts, now, paced)
         log.info("report: %s", summary.report_line(total), extra={"report": total})
-        workers = list(paced(summary.summaries(self.accounts, now)))  # never delay a share for a report
+        workers = list(paced(summary.summaries(self.accounts, now), 50))  # never delay a share for a report
         workers.sort(key=lambda one: one["hashrate"]["15m"], reverse=True)
         shown = workers if self.settings.log.format == "json" else workers[:REPORTED_WORKERS]
         for worker in paced(shown):
@@ -186,3 +186,7 @@ class Proxy:
         """Each session as plain data; whoever walks may pause between two."""
         for session in list(self.sessions.values()):
             yield session.snapshot(monotonic())
+
+    def worker_snapshots(self) -> Iterator[dict[str, Any]]:
+        """Each worker's account as plain data; whoever walks may pause between two."""
+        return summary.summaries(self.accounts, time())

@@ -25,19 +25,22 @@ from karoo.pace import paced
 log = logging.getLogger("karoo.web")
 
 CACHE_SECONDS = 1.0
+WORKERS_CACHE_SECONDS = 10.0  # their hashrates change about as often
 MAX_STACKS = 200
 REQUEST_SECONDS = 10.0  # silence allowed to whoever asks for a page
 MAX_CONNECTIONS = 64  # pages asked for at a time; further ones wait
 
 Snapshot = Callable[[], dict[str, Any]]
-Sessions = Callable[[], Iterator[dict[str, Any]]]
+Snapshots = Callable[[], Iterator[dict[str, Any]]]
 
 
 class Status:
-    """The answer of /status: the original Karoo's fields, and what this one knows besides. Built once a second."""
+    """The answer of /status: the original Karoo's fields, and what this one knows besides. Built once a second, the
+    workers' accounts every ten."""
 
-    def __init__(self, snapshot: Snapshot, sessions: Sessions, settings: config.Config) -> None:
-        self._snapshot, self._sessions, self._settings = snapshot, sessions, settings
+    def __init__(self, snapshot: Snapshot, sessions: Snapshots, workers: Snapshots, settings: config.Config) -> None:
+        self._snapshot, self._sessions, self._workers, self._settings = snapshot, sessions, workers, settings
+        self._workers_text, self._workers_at = "", float("-inf")
         self._built_at = float("-inf")
         self._text = ""
         self._building: gevent.Greenlet | None = None
@@ -64,7 +67,11 @@ class Status:
             rest = self._original(state) | {
                 "vardiff": self._vardiff(len(texts), active, difficulty, state["accounts"]["shares_per_second"]),
                 "ratelimit": self._ratelimit(len(texts), len(addresses)), **state}
-            self._text = f'{_dumps(rest)[:-1]},"clients":[{",".join(texts)}]}}\n'
+            if monotonic() - self._workers_at > WORKERS_CACHE_SECONDS:
+                self._workers_text = ",".join([_dumps(worker) for worker in paced(self._workers(), 50)])
+                self._workers_at = monotonic()
+            self._text = (f'{_dumps(rest)[:-1]},"workers":[{self._workers_text}],'
+                          f'"clients":[{",".join(texts)}]}}\n')
             self._built_at = monotonic()
         finally:
             self._building = None
