@@ -1,6 +1,8 @@
 """The difficulty follows the miner's speed: in simulated time, and live."""
 
 import math
+import random
+import statistics
 
 import gevent
 import pytest
@@ -18,25 +20,83 @@ POLICY = DifficultyPolicy(enabled=True, lowest=1e-6, highest=1e6, by_agent=(("mi
 
 # ---------------------------------------------------------------- in simulated time
 
+MINERS = pytest.mark.parametrize("at_once", [True, False], ids=["at once", "with jobs"])
+
+
+@MINERS
 @pytest.mark.parametrize("power", [-6, -3, -1, 0, 1, 3, 6])
-def test_from_far_off_to_the_right_difficulty(power):
-    within, _ = lab.converged(power, at_once=True, seeds=5)
-    assert within == 1.0
+def test_from_far_off_to_the_right_difficulty(power, at_once):
+    measured = lab.Measurements(8, 0.0)
+    assert measured.converged(power, at_once) == 1.0
+    assert measured.refused == 0 and measured.shares and measured.changes
+
+
+@MINERS
+def test_steady_state(at_once):
+    measured = lab.Measurements(16, 4.0)
+    steady = measured.steady(at_once)
+    assert steady.changes < 1.0 and 0.9 <= steady.interval <= 1.1
+    assert measured.refused == 0 and measured.shares > 10_000
+
+
+@MINERS
+@pytest.mark.parametrize("factor", [2.0, 0.5])
+def test_a_change_of_speed_is_followed(factor, at_once):
+    measured = lab.Measurements(20, 0.0)
+    followed = measured.followed(factor, at_once)
+    assert followed.median < 180.0 and followed.part > 0.5
+    assert abs(math.log(followed.typical)) < math.log(1.5)
+    assert measured.refused == 0
+
+
+def test_difficulties_stay_inside_their_limits():
+    measured = lab.Measurements(1, 0.0)
+    assert measured.limits() == []
+    assert measured.changes > 100
+
+
+@pytest.mark.parametrize(("difficulty", "allowed"), [
+    (0.12, True), (0.123, False), (0.25, True), (0.04, False), (3.3, True), (5.0, False), (3.37, True)])
+def test_what_the_limits_allow(difficulty, allowed):
+    policy = DifficultyPolicy(enabled=True, lowest=0.05, highest=4.0)
+    assert lab.is_allowed(difficulty, policy, ceiling=3.37) is allowed
+    powers = DifficultyPolicy(enabled=True, lowest=0.05, highest=4.0, power_of_two=True)
+    assert lab.is_allowed(difficulty, powers, ceiling=3.37) is (difficulty in (0.25, 3.37))
 
 
 def test_no_share_is_refused_because_of_a_change():
     for at_once in (True, False):
         for power in (-4, 0, 4):
-            trial = lab.Lab(power, 10.0 ** power, lambda now: lab.SPEED * (8 if now > 600 else 1), at_once=at_once,
-                            policy=lab.POLICY)
-            run = trial.until(1500.0)
+            run = lab.Measurements(1, 0.0).run(power, 10.0 ** power, 1500.0, at_once=at_once, factor=8.0, since=600.0)
             assert run.refused == 0 and len(run.told) > 1
 
 
 def test_a_much_faster_miner_is_raised_at_once():
-    trial = lab.Lab(3, 1.0, lambda now: lab.SPEED * (1000 if now > 1200 else 1), at_once=True, policy=lab.POLICY)
-    run = trial.until(1220.0)
-    assert run.difficulty_at(1210.0) > 300
+    """The first step with its first burst, and the whole way within half a minute."""
+    measured = lab.Measurements(1, 0.0)
+    runs = [measured.run(seed, 1.0, 1230.0, at_once=True, factor=1000.0, since=1200.0) for seed in range(12)]
+    assert all(run.difficulty_at(1201.0) > 3 for run in runs)
+    assert statistics.median(run.difficulty_at(1230.0) for run in runs) > 600
+
+
+def test_shares_drawn_in_bulk_are_those_drawn_one_by_one(monkeypatch):
+    """A miner that waits for its next job floods: the same shares, and the same said to the controller."""
+    def counts():
+        measured = lab.Measurements(1, 0.0)
+        runs = [measured.run(seed, 0.003, 90.0, at_once=False) for seed in range(30)]
+        return sum(run.count for run in runs) / 30, sum(math.log(run.difficulty_at(80.0)) for run in runs) / 30
+    shares, difficulty = counts()
+    monkeypatch.setattr(lab, "FLOOD", math.inf)
+    one_by_one, expected = counts()
+    assert shares == pytest.approx(one_by_one, rel=0.05)
+    assert difficulty == pytest.approx(expected, abs=0.15)
+
+
+def test_random_counts():
+    source = random.Random(1)
+    for mean in (0.0, 0.3, 20.0, 5000.0):
+        counts = [lab.poisson(source, mean) for _ in range(2000)]
+        assert sum(counts) / 2000 == pytest.approx(mean, abs=0.1 * math.sqrt(mean))
 
 
 # ---------------------------------------------------------------- its parts
@@ -63,8 +123,11 @@ def test_what_is_older_than_asked_is_forgotten():
     for _ in range(60):
         evidence.pass_time(10.0, 1.0)
         evidence.count()
+    evidence.pass_time(3.0, 1.0)
     evidence.keep(100.0)
     assert 100.0 <= evidence.total()[0] <= 300.0
+    evidence.keep(0.0)
+    assert evidence.total() == (0, 0, 0) and list(evidence.windows()) == [(0, 0, 0)]
 
 
 def test_deviation_is_in_standard_deviations():

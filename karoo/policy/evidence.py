@@ -84,7 +84,10 @@ class Evidence:
                 self._exposure + sum(buckets[2::_FIELDS]))
 
     def keep(self, seconds: float) -> None:
-        """Forget what is older than the buckets that span so many seconds: the miner was another one then."""
+        """Forget what is older than the buckets that span so many seconds (0: all): the miner was another one then."""
+        if not seconds:
+            self._seconds = self._exposure = 0.0
+            self.shares = 0
         spanned, at = self._seconds, len(self._buckets)
         while at and spanned < seconds:
             at -= _FIELDS

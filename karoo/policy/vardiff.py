@@ -11,19 +11,29 @@ from dataclasses import dataclass
 
 from karoo.policy.evidence import Evidence, deviation
 
-# A young session is told difficulties at which shares come fast, until so many were counted, or for so long.
-PROBE_SHARES = 48  # tell the speed within 14 %
-PROBE_SECONDS = 75.0
-PROBE_SILENCE = 10.0  # seconds without a share, after which a young session's difficulty drops by
-PROBE_DROP = 30.0  # so much
+# A young session is told difficulties at which shares come fast, until enough were counted.
+PROBE_SHARES = 64  # tell the speed within 12 %
+PROBE_SECONDS = 75.0  # in which they should come
+# (age in seconds, shares that are enough then, seconds that the missing ones must be away at least)
+PROBE_ENOUGH = ((0.0, PROBE_SHARES, -math.inf), (85.0, 24, 5.0), (130.0, 12, -math.inf))
+PROBE_SILENCE = 12.0  # seconds without a share, after which a young session's difficulty drops by
+PROBE_DROP = 30.0  # so much: no more than twice until a miner that waits for jobs gets its next one
 BURST = 16  # shares in the newest bucket that call for a look at once
-# A settled session's difficulty changes when the shares of the last `seconds` are off by so many standard
-# deviations: fewer over a long time, which is tried more seldom, than over a short one. Found with scripts/vardiff-lab.
-SHORTEST = 60.0  # seconds
-CRITICAL, CRITICAL_SLOPE, CRITICAL_RISE = 2.6, 0.35, 0.85
+# A settled session's difficulty changes when the shares of the last `seconds` are off by CRITICAL standard deviations
+# (over 3 minutes; SLOPE fewer for every e times as long, which is tried more seldom; RISE times as many to go up, since
+# short intervals by chance are more striking than long ones). These numbers, and those below, make the most of what 3
+# minutes of shares can tell while fewer than one change in 10 minutes is for nothing: found with scripts/vardiff-lab.
+CRITICAL, CRITICAL_SLOPE, CRITICAL_RISE = 2.5, 0.28, 1.05
+SHORTEST = 75.0  # seconds
 SAME_SPEED = 1.2  # standard deviations up to which older evidence is taken to be of the same speed
-PRIOR = 3.0  # shares that the present difficulty weighs when a new one is estimated
-SMALLEST_STEP = 0.2  # of the natural logarithm: 22 %
+PRIOR = 3.5  # shares that the present difficulty weighs at most when a new one is estimated
+# More shares than were counted: a difficulty that is now too low and now too high by the same factor gives more short
+# intervals than long ones, and the mean of the intervals is to meet the target.
+MORE = 2.0
+SMALLEST_STEP = 0.25  # of the natural logarithm: 28 %
+# A miner whose speed was just measured seldom changes it, and the first shares after that mislead as others do: for
+# so many seconds a change needs so many standard deviations more.
+CAUTIOUS, CAUTION = 240.0, 2.0
 
 
 @dataclass(slots=True, frozen=True)
@@ -101,11 +111,12 @@ class Vardiff:
     would give one share every `target` seconds, when that is worth a change. Times are monotonic seconds.
     """
 
-    __slots__ = ("_changed_at", "_evidence", "_last_share", "_now", "_started_at", "probing")
+    __slots__ = ("_changed_at", "_evidence", "_last_share", "_now", "_settled_at", "_started_at", "probing")
 
     def __init__(self, now: float) -> None:
         self._evidence = Evidence()
         self._now = self._started_at = self._changed_at = self._last_share = now
+        self._settled_at = -math.inf
         self.probing = True
 
     def pass_time(self, now: float, threshold: float) -> None:
@@ -137,15 +148,16 @@ class Vardiff:
         """Get enough shares to know the speed, soon; then settle."""
         _, counted, exposure = self._evidence.total()
         age, since = self._now - self._started_at, self._now - self._changed_at
-        if counted >= PROBE_SHARES or (age >= PROBE_SECONDS and counted >= PROBE_SHARES / 4):
-            self.probing = False
-            return counted / exposure * target
         if not counted:
             silent = min(self._now - self._last_share, since) >= PROBE_SILENCE
             return difficulty / PROBE_DROP if silent else None
         speed = counted / exposure
         missing, left = PROBE_SHARES - counted, max(PROBE_SECONDS - age, 10.0)
-        if since >= 5.0 and missing * difficulty / speed > left:
+        soon = missing * difficulty / speed  # seconds until they are there, once the miner works at this difficulty
+        if any(age >= old and counted >= enough and soon >= more for old, enough, more in PROBE_ENOUGH):
+            self.probing, self._settled_at = False, self._now
+            return speed * target
+        if since >= 5.0 and soon > left:
             faster = speed * min(left, 30.0) / missing
             return faster if faster < difficulty / 1.5 else None
         return None
@@ -153,12 +165,13 @@ class Vardiff:
     def _follow(self, difficulty: float, target: float) -> float | None:
         """Change when the shares of some time back say clearly that the speed is another one."""
         expected_rate = difficulty / target
+        caution = CAUTION if self._now - self._settled_at < CAUTIOUS else 0.0
         windows = list(self._evidence.windows())
         worst, pick = 1.0, -1
         for number, (seconds, counted, exposure) in enumerate(windows):
             if seconds < SHORTEST and counted < BURST:
                 continue
-            critical = CRITICAL - CRITICAL_SLOPE * math.log(max(seconds, SHORTEST) / 180.0)
+            critical = caution + CRITICAL - CRITICAL_SLOPE * math.log(max(seconds, SHORTEST) / 180.0)
             off = deviation(counted, expected_rate * exposure)
             score = off / (critical * CRITICAL_RISE) if off > 0 else -off / critical
             if score > worst:
@@ -170,9 +183,10 @@ class Vardiff:
             if abs(deviation(more - counted, (counted or 0.5) / exposure * (longer - exposure))) > SAME_SPEED:
                 break
             seconds, counted, exposure = older, more, longer
-        # one share more than was counted: so that the mean of the intervals, not of the rates, meets the target
-        speed = (counted + 1.0 + PRIOR) / (exposure + PRIOR / expected_rate)
+        prior = PRIOR / worst ** 4  # none for a speed that is another one by far
+        speed = (counted + MORE + prior) / (exposure + prior / expected_rate)
         if abs(math.log(speed * target / difficulty)) < SMALLEST_STEP:
             return None
-        self._evidence.keep(seconds)
+        # A burst told of it alone: the bucket it is in began at the former speed, and would dilute what comes.
+        self._evidence.keep(seconds if pick else 0.0)
         return speed * target
