@@ -57,7 +57,7 @@ setup(
         "PySocks>=1.7.1",
     ],
     extras_require={
-        "dev": ["pytest", "hypothesis", "mock", "ruff", "mypy", "types-PyYAML"],
+        "dev": ["pytest", "hypothesis", "mock", "ruff", "mypy", "types-PyYAML", "matplotlib>=3.10"],
     },
     entry_points={"console_scripts": ["karoo = karoo.__main__:main"]},
     zip_safe=False,

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from karoo.policy import hints
 from karoo.policy.evidence import MOST, Evidence, deviation
-from karoo.policy.vardiff import DifficultyPolicy, Remembered
-from karoo.sim import lab
+from karoo.policy.vardiff import DifficultyPolicy, Remembered, Vardiff
+from karoo.sim import lab, labreport
 from karoo.sim.miner import MinerOptions, SimulatedMiner
 
 POLICY = DifficultyPolicy(enabled=True, lowest=1e-6, highest=1e6, by_agent=(("miner", 5.0), ("nerdminer", 1e-4)))
@@ -97,6 +97,41 @@ def test_random_counts():
     for mean in (0.0, 0.3, 20.0, 5000.0):
         counts = [lab.poisson(source, mean) for _ in range(2000)]
         assert sum(counts) / 2000 == pytest.approx(mean, abs=0.1 * math.sqrt(mean))
+
+
+class Tripled(Vardiff):
+    """A controller that is off by a factor of 3."""
+
+    def look(self, difficulty, target):
+        found = super().look(difficulty / 3.0, target)
+        return None if found is None else 3.0 * found
+
+
+def test_the_table_says_what_does_not_hold(monkeypatch):
+    monkeypatch.setattr(labreport, "SESSIONS", 100)
+    found = labreport.measure(2, 0.5, Tripled)
+    bad = labreport.failed(found)
+    text = labreport.table(found)
+    assert any(name.startswith("(a)") for name in bad) and any("share interval" in name for name in bad)
+    assert not any(name.startswith(("(d)", "(e)")) for name in bad)
+    assert sum(line.endswith(" NO") for line in text.splitlines()) == len(bad)
+    assert sum(line.endswith(" yes") for line in text.splitlines()) == sum(row.holds is True for row in found)
+
+
+def test_the_script_ends_with_1_when_something_does_not_hold(monkeypatch, capsys):
+    for holds, status in ((True, 0), (False, 1)):
+        row = labreport.Row("(x) of this", "1", "2", holds)
+        monkeypatch.setattr(labreport, "measure", lambda *args, row=row, **named: [row])
+        assert labreport.main(["--no-picture"]) == status
+    assert "DOES NOT HOLD" in capsys.readouterr().out
+
+
+def test_the_picture(tmp_path):
+    pytest.importorskip("matplotlib")
+    from karoo.sim.labpicture import draw
+    for name, begins in (("lab.svg", b"<?xml"), ("lab.png", b"\x89PNG")):
+        draw(tmp_path / name)
+        assert (tmp_path / name).read_bytes().startswith(begins)
 
 
 # ---------------------------------------------------------------- its parts

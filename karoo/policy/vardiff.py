@@ -21,8 +21,8 @@ PROBE_DROP = 30.0  # so much: no more than twice until a miner that waits for jo
 BURST = 16  # shares in the newest bucket that call for a look at once
 # A settled session's difficulty changes when the shares of the last `seconds` are off by CRITICAL standard deviations
 # (over 3 minutes; SLOPE fewer for every e times as long, which is tried more seldom; RISE times as many to go up, since
-# short intervals by chance are more striking than long ones). These numbers, and those below, make the most of what 3
-# minutes of shares can tell while fewer than one change in 10 minutes is for nothing: found with scripts/vardiff-lab.
+# short intervals by chance are more striking than long ones). These numbers, and those below, were the best of about a
+# hundred sets in the laboratory (docs/vardiff.md) for following a change soon at fewer than one change in 10 minutes.
 CRITICAL, CRITICAL_SLOPE, CRITICAL_RISE = 2.5, 0.28, 1.05
 SHORTEST = 75.0  # seconds
 SAME_SPEED = 1.2  # standard deviations up to which older evidence is taken to be of the same speed
