@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 from statistics import fmean, median
 
-from karoo.policy.held import HeldDifficulty
+from karoo.policy.tuner import Tuner
 from karoo.policy.vardiff import DifficultyPolicy, Vardiff, effective
 from karoo.stratum import difficulty as dif
 
@@ -60,21 +60,21 @@ class Lab:
                  policy: DifficultyPolicy, job_every: float = 30.0, ceiling: float = math.inf,
                  controller: Callable[[float], Vardiff] = Vardiff) -> None:
         self._random = random.Random(seed)
-        self._speed, self._at_once, self._policy = speed, at_once, policy
-        self._job_every, self._ceiling = job_every, ceiling
-        self._held = HeldDifficulty(dif.DIFF1_SHA256D)
-        self._vardiff = controller(0.0)
-        self._seq = 1
-        self._working_at = start
+        self._speed, self._at_once, self._job_every, self._ceiling = speed, at_once, job_every, ceiling
+        self._tuner = Tuner(policy, dif.DIFF1_SHA256D)
+        self._tuner.suggested = start
+        self._tuner.begin("", None, 0.0)
+        self._vardiff = self._tuner.vardiff = controller(0.0)
+        self._seq = 0
         self.run = Run()
-        self._tell(0.0, start)
-        self._held.sent(1, 1)
+        self._tell(0.0, self._tuner.under(ceiling))
+        self._job(0.0)
 
     def until(self, end: float) -> Run:
         """Let time pass."""
         now, next_job, next_look = 0.0, self._job_every, 1.0
         while now < end and len(self.run.shares) < MAX_SHARES:
-            threshold, speed, since = self._held.threshold(self._seq), self._speed(now), now
+            threshold, speed, since = self._tuner.held.threshold(self._seq), self._speed(now), now
             flood = threshold / self._working_at > FLOOD
             drawn_at = threshold if flood else self._working_at
             share_at = now + self._random.expovariate(speed / drawn_at)
@@ -84,9 +84,7 @@ class Lab:
             self._vardiff.pass_time(now, threshold)
             if now == next_job:
                 next_job += self._job_every
-                self._seq += 1
-                self._held.sent(self._seq, self._seq - 1)
-                self._working_at = self._held.difficulty
+                self._job(now)
             elif now == share_at:
                 self._share(now, int(dif.target_of(drawn_at) * self._random.random()))
             else:
@@ -106,30 +104,29 @@ class Lab:
         self.run.floods.append((since, now, count))
         easiest = dif.target_of(self._working_at)
         largest = int(easiest * self._random.random() ** (1.0 / count))
-        lowest_target = self._held.measure(self._seq).lowest_target
+        lowest_target = self._tuner.measure(self._seq).lowest_target
         if largest > lowest_target:
             self.run.refused += max(1, round(count * (1.0 - lowest_target / easiest)))
-        self._held.proved(largest)
+        self._tuner.held.proved(largest)
+
+    def _job(self, now: float) -> None:
+        self._tuner.sent(self._seq + 1, self._seq, self._seq, now)
+        self._seq += 1
+        self._working_at = self._tuner.difficulty
 
     def _share(self, now: float, value: int) -> None:
-        measure = self._held.measure(self._seq)
+        measure = self._tuner.measure(self._seq)
         self.run.shares.append(now)
         self.run.refused += value > measure.lowest_target
-        self._held.proved(value)
-        if measure.work(value) and self._vardiff.share(now, self._held.threshold(self._seq)):
+        if self._tuner.learn(value, bool(measure.work(value)), self._seq, now):
             self._look(now)
 
     def _look(self, now: float) -> None:
-        wanted = self._vardiff.look(self._held.difficulty, self._policy.target)
-        if wanted is None:
-            return
-        fitting = effective(self._policy.rounded(wanted), self._ceiling)
-        if fitting != self._held.difficulty:
-            self._tell(now, fitting)
-            self._vardiff.changed(now)
+        if self._tuner.look(self._seq, now) and self._tuner.under(self._ceiling) != self._tuner.difficulty:
+            self._tell(now, self._tuner.under(self._ceiling))
 
     def _tell(self, now: float, difficulty: float) -> None:
-        self._held.change(difficulty)
+        self._tuner.change(difficulty, self._seq, now)
         self.run.told.append((now, difficulty))
         if self._at_once:
             self._working_at = difficulty
