@@ -25,6 +25,7 @@ from karoo.pace import paced
 log = logging.getLogger("karoo.accounts")
 
 FOLD_EVERY = 15  # seconds; a bucket of the hashrates, and whole ones to a minute
+AT_ONCE = 25  # accounts between two pauses: a share waits half a millisecond at most
 MOST_MINUTES = 60  # that are kept apart while they cannot be written; beyond, the oldest are taken together
 RETRY_EVERY = 30.0  # seconds between two tries to open a ledger
 REPEAT_AFTER = 600.0  # seconds after which the same complaint is made again
@@ -90,7 +91,7 @@ class Bookkeeper:
             since = until  # the clock was set, or the machine slept
         self._folded_at = until
         minute = int(since) // 60 * 60
-        for name, news in paced(self._accounts.fold(since, until, until - monotonic())):
+        for name, news in paced(self._accounts.fold(since, until, until - monotonic()), AT_ONCE):
             if self._path:
                 self._keep(minute, name, news)
 
@@ -179,7 +180,7 @@ class Bookkeeper:
         known, seen = self._call(ledger.totals), self._call(ledger.seen)
         self._restored = True
         latest = sorted(known, key=lambda name: seen[name][1], reverse=True)
-        for name in paced(latest):
+        for name in paced(latest, AT_ONCE):
             self._accounts.restore(name, known[name], *seen[name])
         if len(known) > MAX_WORKERS:
             log.info("%s knows %d workers; the page shows the latest %d", self._path, len(known), MAX_WORKERS)
@@ -189,7 +190,7 @@ class Bookkeeper:
             newest = int(time() // seconds)
             for bucket in range(newest - count + 1, newest + 1):
                 start = bucket * seconds
-                for name, checked, paid in paced(self._call(ledger.work, row, start, start + seconds)):
+                for name, checked, paid in paced(self._call(ledger.work, row, start, start + seconds), AT_ONCE):
                     self._accounts.restore_rates(span, name, checked, paid, start)
 
 

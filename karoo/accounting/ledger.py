@@ -16,6 +16,7 @@ import sqlite3
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from operator import attrgetter
 from urllib.parse import quote
 
@@ -27,6 +28,7 @@ from karoo.accounting.schema import (
     KEPT,
     POST,
     POST_REFUSED,
+    ROW,
     STAGE,
     STAGES,
     STEPS,
@@ -37,6 +39,7 @@ from karoo.accounting.schema import (
 )
 
 PRUNED_AT_ONCE = 20_000  # rows of each table; twice what 10,000 workers add in a minute
+STAGED_AT_ONCE = 50  # rows
 MAX_CACHED = 100_000  # names whose ids are kept in memory
 
 _values = attrgetter(*COLUMNS)
@@ -199,7 +202,10 @@ class Ledger(Reader):
         if len(self._ids) + len(batch) > MAX_CACHED:
             self._ids.clear()
         known = [(self._ids.get(name) or self._worker(name, minute), deltas) for name, deltas in batch.items()]
-        self._db.executemany(STAGE, [(number, *_values(deltas)) for number, deltas in known])
+        for first in range(0, len(known), STAGED_AT_ONCE):
+            rows = [(number, *_values(deltas)) for number, deltas in known[first:first + STAGED_AT_ONCE]]
+            # Many rows in one statement: Python's lock, which the miners' thread wants, changes hands once for all.
+            self._db.execute(STAGE + f", {ROW}" * (len(rows) - 1), list(chain.from_iterable(rows)))
         self._db.executemany("INSERT INTO batch_refused VALUES (?, ?, ?)",
                              [(number, storable(reason), count) for number, deltas in known
                               for reason, count in deltas.refused.items()])

@@ -40,7 +40,8 @@ STAGES = (
     f"CREATE TEMP TABLE batch (worker, {', '.join(COLUMNS)})",
     "CREATE TEMP TABLE batch_refused (worker, reason, count)",
 )
-STAGE = f"INSERT INTO batch VALUES (?{', ?' * len(COLUMNS)})"
+ROW = f"(?{', ?' * len(COLUMNS)})"
+STAGE = f"INSERT INTO batch VALUES {ROW}"
 POST = (
     f"INSERT INTO {{table}} (start, worker, {', '.join(COLUMNS)}) SELECT ?, * FROM batch ORDER BY worker"
     f" ON CONFLICT DO UPDATE SET {', '.join(f'{name} = {name} + excluded.{name}' for name in SUMS)},"

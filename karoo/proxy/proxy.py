@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import sys
 from collections.abc import Iterator
 from time import monotonic, time
 from typing import Any
@@ -70,6 +71,8 @@ class Proxy:
         """Accept miners from now on. The pool is dialled when the first one is there."""
         # The default makes a full collection of 35 ms in the middle of a connect storm.
         gc.set_threshold(10_000, 50, 1_000)
+        # So long may the ledger's thread hold Python's lock while a share waits; the default is ten times it.
+        sys.setswitchinterval(0.0005)
         self.listener.start()
         self._clerk.keep(self.books.run, "the bookkeeper")
         self._greenlets.keep(self._sweep_for_ever, "sweep")
@@ -143,7 +146,7 @@ class Proxy:
         """Look at every difficulty: each second while a session is young, else every adjust_every_ms, in turn."""
         every = max(1, round(self.settings.vardiff.adjust_every_ms / 1e3))
         turn = int(now) % every
-        for session in paced(list(self.sessions.values())):
+        for session in paced(list(self.sessions.values()), 50):  # looks take longer than most
             if session.tuner.probing or session.number % every == turn:
                 session.adjust(now)
 
