@@ -222,7 +222,7 @@ def test_what_is_remembered_is_bounded():
 
 def test_miners_of_different_speed_converge_live(site):
     pool = site.pool(difficulty=1e-3)
-    proxy = site.proxy(pool, vardiff={"min_diff": 1e-9, "target_seconds": 0.5, "start_diff": 1e-6})
+    proxy = site.proxy(pool, vardiff={"min_diff": 1e-9, "target_seconds": 0.5, "start_diff": 5e-8})
     miners = [SimulatedMiner(MinerOptions("127.0.0.1", proxy.listener.port, f"w.{rate}", hashrate=rate,
                                           applies_difficulty="at once")) for rate in (2_000, 20_000, 100_000)]
     running = [gevent.spawn(miner.run) for miner in miners]
@@ -233,7 +233,7 @@ def test_miners_of_different_speed_converge_live(site):
             return held.keys() == right.keys() and all(
                 not held[name].tuner.probing and 1 / 2 <= held[name].tuner.difficulty / right[name] <= 2
                 for name in right)
-        site.wait(settled, 60)
+        site.wait(settled, 120)
     finally:
         for miner in miners:
             miner.stop()
