@@ -4,34 +4,26 @@ from __future__ import annotations
 
 import logging
 from secrets import token_hex
-from time import monotonic, time
+from time import monotonic
 from typing import Any
 
 from karoo import units
-from karoo.accounting.deltas import DUPLICATE, LOW, STALE
 from karoo.log import wire
 from karoo.net.connection import Connection, LineTooLong
 from karoo.policy import hints
 from karoo.policy.tuner import Tuner
-from karoo.proxy import requests
+from karoo.proxy import requests, shares
 from karoo.proxy.house import House, Route, SessionLog
 from karoo.proxy.pending import NoSeat, PendingShare, Verdict, Worker
-from karoo.stratum import difficulty as dif
 from karoo.stratum import messages
 from karoo.stratum.errors import (
-    DuplicateShare,
-    JobNotFound,
-    LowDifficulty,
     Malformed,
-    NotSubscribed,
     ProtocolError,
     StratumError,
-    Unauthorized,
 )
 from karoo.stratum.job import Job
 from karoo.stratum.messages import Id, Request, Response
-from karoo.stratum.methods import Authorize, Submit, Subscribe
-from karoo.stratum.share import Share
+from karoo.stratum.methods import Authorize, Subscribe
 
 log = logging.getLogger("karoo.session")
 
@@ -46,12 +38,12 @@ class Session:
     extranonces it knows, ``mask`` which version bits it may roll.
     """
 
-    __slots__ = ("_house", "_told_mask", "accepted", "agent", "asked_mask", "conn", "end_reason", "epoch", "mask",
+    __slots__ = ("_told_mask", "accepted", "agent", "asked_mask", "conn", "end_reason", "epoch", "house", "mask",
                  "number", "prefix", "rejected", "route", "sent_seq", "session_id", "started_at", "subscribed",
                  "takes_extranonce", "tuner", "worker_name", "workers")
 
     def __init__(self, number: int, conn: Connection, house: House) -> None:
-        self.number, self.conn, self._house = number, conn, house
+        self.number, self.conn, self.house = number, conn, house
         self.started_at = monotonic()
         self.session_id = token_hex(4)
         self.route: Route | None = None
@@ -83,7 +75,7 @@ class Session:
             self.tell(messages.error(None, StratumError(str(fault))))
             self.end(str(fault))
         except Exception:
-            self._house.metrics.exceptions += 1
+            self.house.metrics.exceptions += 1
             self.log.exception("a bug ended this session")
             self.end("a bug in the proxy")
         finally:
@@ -95,11 +87,11 @@ class Session:
             self.route.leave(self)
         learned = self.tuner.learned
         if learned is not None:
-            self._house.remembered.keep(self.worker_name, self._address, learned)
+            self.house.remembered.keep(self.worker_name, self._address, learned)
         for worker in self.workers.values():
-            self._house.accounts.leave(worker.account, monotonic())
+            self.house.accounts.leave(worker.account, monotonic())
         reason = self.end_reason or self.conn.cut_reason or "the miner closed the connection"
-        self._house.metrics.ended.count(reason)
+        self.house.metrics.ended.count(reason)
         self.log.info("disconnected after %s, %d shares accepted, %d rejected: %s",
                       units.duration(monotonic() - self.started_at), self.accepted, self.rejected, reason)
 
@@ -123,7 +115,7 @@ class Session:
         request_id = message.id if isinstance(message, Request) else None
         try:
             if message.method == "mining.submit":
-                self._on_submit(request_id, message.params)
+                shares.submit(self, request_id, message.params)
             elif message.method == "mining.subscribe":
                 self._on_subscribe(request_id, message.params)
             elif message.method == "mining.authorize":
@@ -131,7 +123,7 @@ class Session:
             else:
                 requests.handle(self, request_id, message.method, message.params)
         except NoSeat as full:
-            self._house.metrics.turned_away.count(str(full))
+            self.house.metrics.turned_away.count(str(full))
             self.answer(request_id, messages.error(request_id, full))
             self.end(str(full))
         except StratumError as fault:
@@ -158,7 +150,7 @@ class Session:
     def _take_seat(self, former_id: str | None) -> Route:
         """Its route; waits for one at the first call."""
         if self.route is None:
-            self.route = self._house.seat(self, former_id)
+            self.route = self.house.seat(self, former_id)
             self.mask = self.asked_mask & self.route.mask
         return self.route
 
@@ -180,8 +172,8 @@ class Session:
             if len(self.workers) >= MAX_WORKERS:
                 raise StratumError(f"More than {MAX_WORKERS} workers on one connection")
             user = self._read_hints(asked)
-            name = self._house.names.account(user)
-            account = self._house.accounts.join(name, monotonic())
+            name = self.house.names.account(user)
+            account = self.house.accounts.join(name, monotonic())
             self.workers[asked.user] = Worker(user, asked.password, account)
             self.worker_name = self.worker_name or name
             self.log.info("authorized as %s (%s)", name, self.agent or "no agent")
@@ -204,7 +196,7 @@ class Session:
             job = self.route.jobs.current
             extranonce = self.route.extranonce
             if job is not None and extranonce is not None and job.extranonce1 == extranonce.extranonce1:
-                former = self._house.remembered.recall(self.worker_name, self._address)
+                former = self.house.remembered.recall(self.worker_name, self._address)
                 self.tuner.begin(self.agent, former, monotonic())
                 self.deliver(job)  # else the pool just changed it: wait for the job that goes with the new one
 
@@ -224,94 +216,23 @@ class Session:
         assert self.route is not None and self.route.extranonce is not None
         return self.route.extranonce.extranonce2_size - len(self.prefix)
 
-    # ------------------------------------------------------------------ shares
+    def settle(self, pending: PendingShare, verdict: Verdict) -> None:
+        """The pool's verdict on a share of this session; or why there is none."""
+        shares.settle(self, pending, verdict)
 
-    def _on_submit(self, request_id: Id, params: Any) -> None:
-        worker = None
-        try:
-            route = self.route
-            if route is None or not self.subscribed:
-                raise NotSubscribed("Not subscribed")
-            if not self.workers:
-                raise Unauthorized("Unauthorized worker")
-            submit = Submit.parse(params)
-            worker = self.workers.get(submit.user)
-            if worker is None:
-                raise Unauthorized(f"Worker {submit.user[:64]} is not authorized on this connection")
-            if len(submit.extranonce2) != self.extranonce2_size:
-                raise Malformed(f"extranonce2 must be {self.extranonce2_size} bytes")
-            job = route.jobs.get(submit.job_id)
-            if job is None:
-                raise JobNotFound("Job not found")
-            share, work = self._judge(route, job, submit)
-        except StratumError as fault:
-            self._refused(worker, fault)
-            raise
-        if not share.reaches_pool:
-            self.accepted += 1
-            self._house.accounts.answered_here(worker.account, work, monotonic())
-            self.answer(request_id, messages.result_true(request_id))
-            return
-        if share.is_block:
-            self._house.metrics.blocks += 1
-            self.log.warning("BLOCK CANDIDATE %064x by %s in job %s", share.value, worker.account.name, submit.job_id)
-        self._house.accounts.forwarded(worker.account, work, share.is_block, monotonic())
-        route.forward(PendingShare(self, request_id, share, self.prefix, worker, work))
-
-    def _judge(self, route: Route, job: Job, submit: Submit) -> tuple[Share, float]:
-        """The share, and the work that it is booked with (difficulty). Raises StratumError."""
-        measure = self.tuner.measure(job.seq)
-        assert route.extranonce is not None
-        other = route.extranonce.extranonce1
-        mask = self.asked_mask & (job.version_mask | route.mask)
-        share = self._house.judge.judge(job, submit, job.extranonce1 + self.prefix, mask, measure.lowest_target,
-                                        time(), None if other is job.extranonce1 else other + self.prefix)
-        if log.isEnabledFor(logging.DEBUG):
-            self.log.debug("share of job %s: difficulty %.6g of %.6g", submit.job_id,
-                           dif.difficulty_of(share.value, self.diff1), measure.lowest)
-        work = measure.work(share.value)
-        now = monotonic()
-        if self.tuner.learn(share.value, bool(work), self.sent_seq, now):
-            self.adjust(now)
-        return share, work
-
-    def _refused(self, worker: Worker | None, fault: StratumError) -> None:
-        self.rejected += 1
-        reason = _REASONS.get(type(fault), "other")
-        self._house.accounts.refused(worker.account if worker else None, reason, monotonic())
-        self._log_rejected("share rejected (%s): %s", reason, fault.message)
-
-    def _log_rejected(self, text: str, *args: object) -> None:
+    def log_rejected(self, text: str, *args: object) -> None:
         """A miner that does nothing but wrong must not fill the log: from the 50th on one in a hundred is shown."""
         if self.rejected <= LOGGED_REJECTIONS or self.rejected % 100 == 0:
             self.log.info(text, *args)
         else:
             self.log.debug(text, *args)
 
-    def settle(self, pending: PendingShare, verdict: Verdict) -> None:
-        """The pool's verdict on a share of this session, its words included; or why there is none."""
-        accounts, account, pays = self._house.accounts, pending.worker.account, pending.share.job.difficulty
-        if verdict.accepted:
-            self.accepted += 1
-            accounts.pool_accepted(account, pending.work, pays, pending.waited)
-            self.answer(pending.request_id, messages.result_true(pending.request_id))
-            return
-        self.rejected += 1
-        if verdict.of_pool:
-            accounts.pool_refused(account, pays, verdict.code, verdict.text, pending.waited)
-            self._log_rejected("share rejected by the pool: %d %s", verdict.code, verdict.text)
-        else:
-            accounts.refused(account, verdict.text, monotonic())
-            self._log_rejected("share lost: %s", verdict.text)
-        words = verdict.words if verdict.words is not None else [verdict.code, verdict.text, None]
-        self.answer(pending.request_id, messages.error_verbatim(pending.request_id, words))
-
     # ------------------------------------------------------------------ difficulty
 
     @property
     def diff1(self) -> int:
         """The target of difficulty 1 of the algorithm that is mined."""
-        return self._house.judge.algorithm.diff1
+        return self.house.judge.algorithm.diff1
 
     @property
     def _address(self) -> str:
@@ -388,7 +309,7 @@ class Session:
 
     def grant_mask(self) -> int:
         """The version bits that it may roll, as its configure is answered: what it asked for and the pool allows."""
-        mask = self.route.mask if self.route is not None else self._house.mask(self)
+        mask = self.route.mask if self.route is not None else self.house.mask(self)
         self.mask = self._told_mask = self.asked_mask & mask
         return self.mask
 
@@ -408,7 +329,7 @@ class Session:
     def upstream_user(self) -> str:
         """The name that the pool credits its shares to (empty before authorization)."""
         first = next(iter(self.workers), None)
-        return self._house.names.upstream_user(first) if first is not None else ""
+        return self.house.names.upstream_user(first) if first is not None else ""
 
     def snapshot(self, now: float) -> dict[str, Any]:
         """Its state as plain data."""
@@ -420,9 +341,3 @@ class Session:
             "connected_seconds": round(now - self.started_at, 1), "backlog_bytes": self.conn.backlog_bytes,
             "silent_seconds": round(now - self.conn.last_heard, 1),
         }
-
-
-_REASONS: dict[type[StratumError], str] = {
-    NotSubscribed: "not subscribed", Unauthorized: "unauthorized", Malformed: "malformed", JobNotFound: STALE,
-    DuplicateShare: DUPLICATE, LowDifficulty: LOW,
-}

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
+from karoo.policy.tuner import Tuner
 from karoo.policy.vardiff import Vardiff
 from karoo.sim import lab
+from karoo.stratum import difficulty as dif
 
 APPLIED = {True: "at once", False: "next job"}
 SESSIONS = 10_000
@@ -82,16 +84,17 @@ def sweep_ms() -> float:
     """Milliseconds to look once at each of many settled sessions (every one different), best of five sweeps."""
     sessions = []
     for number in range(SESSIONS):
-        vardiff = Vardiff(0.0)
-        vardiff.settle()
+        tuner = Tuner(lab.POLICY, dif.DIFF1_SHA256D)
+        tuner.begin("", 1.0, 0.0)  # known from a former session: no probe
+        tuner.change(1.0, 0, 0.0)
         for share in range(60):
-            vardiff.share((share + 1) * 15.0 + number % 7, 1.0)
-        sessions.append(vardiff)
+            tuner.learn(0, True, 0, (share + 1) * lab.POLICY.target + number % 7)
+        sessions.append(tuner)
     best = math.inf
-    for _ in range(5):
+    for sweep in range(5):
         begun = perf_counter()
-        for vardiff in sessions:
-            vardiff.look(1.0, 15.0)
+        for tuner in sessions:
+            tuner.look(0, 910.0 + sweep)
         best = min(best, perf_counter() - begun)
     return best * 1e3
 

@@ -1,0 +1,114 @@
+"""The way of a share: from a miner's line to its answer, here or by the pool."""
+
+from __future__ import annotations
+
+import logging
+from time import monotonic, time
+from typing import TYPE_CHECKING, Any
+
+from karoo.accounting.deltas import DUPLICATE, LOW, STALE
+from karoo.proxy.house import Route
+from karoo.proxy.pending import PendingShare, Verdict, Worker
+from karoo.stratum import difficulty as dif
+from karoo.stratum import messages
+from karoo.stratum.errors import (
+    DuplicateShare,
+    JobNotFound,
+    LowDifficulty,
+    Malformed,
+    NotSubscribed,
+    StratumError,
+    Unauthorized,
+)
+from karoo.stratum.job import Job
+from karoo.stratum.messages import Id
+from karoo.stratum.methods import Submit
+from karoo.stratum.share import Share
+
+if TYPE_CHECKING:
+    from karoo.proxy.session import Session
+
+log = logging.getLogger("karoo.session")
+
+_REASONS: dict[type[StratumError], str] = {
+    NotSubscribed: "not subscribed", Unauthorized: "unauthorized", Malformed: "malformed", JobNotFound: STALE,
+    DuplicateShare: DUPLICATE, LowDifficulty: LOW,
+}
+
+
+def submit(session: Session, request_id: Id, params: Any) -> None:
+    """A miner's share: answered here, or on its way to the pool. Raises StratumError, which is the answer then."""
+    worker = None
+    try:
+        route = session.route
+        if route is None or not session.subscribed:
+            raise NotSubscribed("Not subscribed")
+        if not session.workers:
+            raise Unauthorized("Unauthorized worker")
+        asked = Submit.parse(params)
+        worker = session.workers.get(asked.user)
+        if worker is None:
+            raise Unauthorized(f"Worker {asked.user[:64]} is not authorized on this connection")
+        if len(asked.extranonce2) != session.extranonce2_size:
+            raise Malformed(f"extranonce2 must be {session.extranonce2_size} bytes")
+        job = route.jobs.get(asked.job_id)
+        if job is None:
+            raise JobNotFound("Job not found")
+        share, work = _judge(session, route, job, asked)
+    except StratumError as fault:
+        _refused(session, worker, fault)
+        raise
+    if not share.reaches_pool:
+        session.accepted += 1
+        session.house.accounts.answered_here(worker.account, work, monotonic())
+        session.answer(request_id, messages.result_true(request_id))
+        return
+    if share.is_block:
+        session.house.metrics.blocks += 1
+        session.log.warning("BLOCK CANDIDATE %064x by %s in job %s", share.value, worker.account.name, asked.job_id)
+    session.house.accounts.forwarded(worker.account, work, share.is_block, monotonic())
+    route.forward(PendingShare(session, request_id, share, session.prefix, worker, work))
+
+
+def _judge(session: Session, route: Route, job: Job, asked: Submit) -> tuple[Share, float]:
+    """The share, and the work that it is booked with (difficulty). Raises StratumError."""
+    measure = session.tuner.measure(job.seq)
+    assert route.extranonce is not None
+    other = route.extranonce.extranonce1
+    mask = session.asked_mask & (job.version_mask | route.mask)
+    share = session.house.judge.judge(job, asked, job.extranonce1 + session.prefix, mask, measure.lowest_target,
+                                       time(), None if other is job.extranonce1 else other + session.prefix)
+    if log.isEnabledFor(logging.DEBUG):
+        session.log.debug("share of job %s: difficulty %.6g of %.6g", asked.job_id,
+                          dif.difficulty_of(share.value, session.diff1), measure.lowest)
+    work = measure.work(share.value)
+    now = monotonic()
+    if session.tuner.learn(share.value, bool(work), session.sent_seq, now):
+        session.adjust(now)
+    return share, work
+
+
+def _refused(session: Session, worker: Worker | None, fault: StratumError) -> None:
+    session.rejected += 1
+    reason = _REASONS.get(type(fault), "other")
+    session.house.accounts.refused(worker.account if worker else None, reason, monotonic())
+    session.log_rejected("share rejected (%s): %s", reason, fault.message)
+
+
+def settle(session: Session, pending: PendingShare, verdict: Verdict) -> None:
+    """The pool's verdict on a share of this session, its words included; or why there is none."""
+    accounts, account, pays = session.house.accounts, pending.worker.account, pending.share.job.difficulty
+    if verdict.accepted:
+        session.accepted += 1
+        accounts.pool_accepted(account, pending.work, pays, pending.waited)
+        session.answer(pending.request_id, messages.result_true(pending.request_id))
+        return
+    session.rejected += 1
+    if verdict.of_pool:
+        accounts.pool_refused(account, pays, verdict.code, verdict.text, pending.waited)
+        session.log_rejected("share rejected by the pool: %d %s", verdict.code, verdict.text)
+    else:
+        accounts.refused(account, verdict.text, monotonic())
+        session.log_rejected("share lost: %s", verdict.text)
+    words = verdict.words if verdict.words is not None else [verdict.code, verdict.text, None]
+    session.answer(pending.request_id, messages.error_verbatim(pending.request_id, words))
