@@ -8,8 +8,9 @@ from typing import Any
 from karoo import config, units
 from karoo.metrics import Metrics
 from karoo.policy.nonce import prefix_size
+from karoo.proxy.lost import UpstreamError
 from karoo.proxy.pending import PendingShare, Verdict
-from karoo.proxy.upstream import Upstream, UpstreamError
+from karoo.proxy.upstream import Upstream
 from karoo.stratum import difficulty as dif
 from karoo.stratum.methods import Extranonce, Notify
 from karoo.stratum.share import ALGORITHMS

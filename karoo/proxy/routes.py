@@ -14,9 +14,10 @@ from karoo import config, units
 from karoo.metrics import Metrics
 from karoo.policy.failover import Backoff, PoolOrder
 from karoo.proxy.greenlets import Greenlets
+from karoo.proxy.lost import Redirected, SessionRefused, UpstreamError
 from karoo.proxy.pending import NoSeat
 from karoo.proxy.routing import Route, Seated
-from karoo.proxy.upstream import Redirected, SessionRefused, Upstream, UpstreamError
+from karoo.proxy.upstream import Upstream
 
 log = logging.getLogger("karoo.upstream")
 

@@ -19,8 +19,9 @@ from karoo.metrics import Metrics
 from karoo.pace import paced
 from karoo.policy.nonce import PrefixSpace, prefix_size
 from karoo.proxy.greenlets import Greenlets
+from karoo.proxy.lost import UpstreamError
 from karoo.proxy.pending import PendingShare, Verdict
-from karoo.proxy.upstream import Upstream, UpstreamError
+from karoo.proxy.upstream import Upstream
 from karoo.stratum import difficulty as dif
 from karoo.stratum import messages
 from karoo.stratum.job import Job, JobTable

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Protocol
 
 import gevent
 
-from karoo import __version__, config
+from karoo import config
 from karoo.log import wire
 from karoo.metrics import Metrics
 from karoo.net.connection import Connection, LineTooLong
@@ -19,6 +20,9 @@ from karoo.net.dialer import Destination, DialError, dial
 from karoo.policy.failover import same_site
 from karoo.policy.versionform import VersionForm
 from karoo.policy.workers import WorkerNames
+from karoo.proxy import handshake
+from karoo.proxy.handshake import AGENT, ANSWER_DEADLINE
+from karoo.proxy.lost import Redirected, UpstreamError
 from karoo.proxy.names import UpstreamNames
 from karoo.proxy.pending import ACCEPTED, PendingShare, Verdict
 from karoo.stratum import messages, methods
@@ -28,29 +32,10 @@ from karoo.stratum.methods import Extranonce, Notify, Reconnect
 
 log = logging.getLogger("karoo.upstream")
 
-AGENT = f"karoo/{__version__}"
 MAX_LINE = 1 << 20  # a job with 4,000 branches would fit; a line beyond it is an attack or another protocol
 MAX_BACKLOG = 8 << 20
-ANSWER_DEADLINE = 60.0  # seconds that a pool may take over a share before its miner is told so
-CONFIGURE_DEADLINE = 5.0  # some pools do not answer what they do not know
 MAX_PENDING = 100_000
 MAX_EARLY = 16  # jobs kept that come before the handshake is over
-
-
-class UpstreamError(Exception):
-    """The connection ended or never came about; the text says why."""
-
-
-class SessionRefused(UpstreamError):
-    """The pool did not like the id of the session that was to be resumed: try again without."""
-
-
-class Redirected(UpstreamError):
-    """The pool asked us to come back at another address."""
-
-    def __init__(self, host: str, port: int, wait: float) -> None:
-        super().__init__(f"the pool asks to reconnect to {host}:{port} in {wait:g} s")
-        self.host, self.port, self.wait = host, port, wait
 
 
 class Events(Protocol):
@@ -109,21 +94,13 @@ class Upstream:
     # ------------------------------------------------------------------ handshake
 
     def open(self) -> None:
-        """Dial; configure, subscribe, authorize, extranonce.subscribe; wait for the first job."""
-        deadline = self.pool.handshake_ms / 1e3
+        """Dial, shake hands, wait for the first job."""
         self._metrics.upstream_dials += 1
-        started = monotonic()
         try:
-            sock = dial(self._destination(), deadline)
+            with self.timed("dial"):
+                sock = dial(self._destination(), self.pool.handshake_ms / 1e3)
             self._conn = Connection(sock, MAX_LINE, MAX_BACKLOG, read_size=65536)
-            self._note("dial", started)
-            self._configure(min(deadline, CONFIGURE_DEADLINE))
-            self._subscribe(deadline)
-            self._authorize_first(deadline)
-            self.request("mining.extranonce.subscribe", [], self._on_extranonce_subscribed, ANSWER_DEADLINE)
-            started = monotonic()
-            self._read_until(lambda: bool(self._early), deadline, "its first job")
-            self._note("first job", started)
+            handshake.shake_hands(self)
         except (DialError, TimeoutError, Malformed) as failure:
             raise UpstreamError(str(failure)) from None
         self.connected_at = monotonic()
@@ -133,39 +110,26 @@ class Upstream:
         return Destination(self.host, self.port, pool.tls, not pool.insecure_skip_verify,
                            proxy.host if proxy.enabled else "", proxy.port, proxy.username, proxy.password)
 
-    def _configure(self, deadline: float) -> None:
-        """A pool that does not know the method, or does not answer it, has no version rolling."""
-        asked = int(self.pool.version_mask, 16)
-        if not asked:
-            return
-        options = {"version-rolling.mask": f"{asked:08x}", "version-rolling.min-bit-count": 2}
-        try:
-            answer = self._call("mining.configure", [[methods.VERSION_ROLLING], options], deadline)
-            self.mask = asked & methods.configure_mask(answer.result)
-            if not self.mask:
-                self.refused.append(f"version rolling: {_words(answer)}")
-        except (TimeoutError, Malformed) as failure:
-            self.refused.append(f"version rolling: {failure}")
+    @contextmanager
+    def timed(self, step: str) -> Iterator[None]:
+        """Note how long a step of the handshake took."""
+        started = monotonic()
+        yield
+        self.handshake_seconds[step] = monotonic() - started
 
-    def _subscribe(self, deadline: float) -> None:
-        resume = self.session_id
-        self.resuming = bool(resume)
-        answer = self._call("mining.subscribe", [AGENT, resume] if resume else [AGENT], deadline)
-        try:
-            if answer.error or not answer.result:
-                raise Malformed(_words(answer))
-            self.session_id, self.extranonce = methods.subscribe_result(answer.result)
-        except Malformed as failure:
-            refused = f"mining.subscribe refused: {failure}"
-            if resume:
-                raise SessionRefused(f"{refused} (with the id of a former session)") from None
-            raise UpstreamError(refused) from None
+    def call(self, method: str, params: Any, seconds: float) -> Response:
+        """Ask, and read until the answer is there. Raises TimeoutError, UpstreamError."""
+        answers: list[Response | None] = []
+        with self.timed(method):
+            self.request(method, params, answers.append, math.inf)
+            self._read_until(lambda: bool(answers), seconds, f"an answer to {method}")
+        assert answers[0] is not None
+        return answers[0]
 
-    def _authorize_first(self, deadline: float) -> None:
-        user = self.names.policy.default_user
-        answer = self._call("mining.authorize", [user, self.pool.password], deadline)
-        if answer.result is not True:
-            raise UpstreamError(f"mining.authorize refused for {user}: {_words(answer)}")
+    def wait_for_job(self, seconds: float) -> None:
+        """Read until the first job is there. Raises TimeoutError, UpstreamError."""
+        with self.timed("first job"):
+            self._read_until(lambda: bool(self._early), seconds, "its first job")
 
     def hear_refusals(self, seconds: float) -> None:
         """After `open`: wait for the answers that the handshake did not wait for."""
@@ -173,24 +137,6 @@ class Upstream:
             self._read_until(lambda: not self._owed, seconds, "further answers")
         except TimeoutError as failure:
             self.refused.append(str(failure))
-
-    def _on_extranonce_subscribed(self, answer: Response | None) -> None:
-        if answer is None or answer.result is not True:
-            why = "no answer" if answer is None else _words(answer)
-            self.refused.append(f"a new extranonce1 without reconnecting: {why}")
-
-    def _call(self, method: str, params: Any, seconds: float) -> Response:
-        """Ask, and read until the answer is there. Raises TimeoutError, UpstreamError."""
-        answers: list[Response | None] = []
-        started = monotonic()
-        self.request(method, params, answers.append, math.inf)
-        self._read_until(lambda: bool(answers), seconds, f"an answer to {method}")
-        self._note(method, started)
-        assert answers[0] is not None
-        return answers[0]
-
-    def _note(self, step: str, started: float) -> None:
-        self.handshake_seconds[step] = monotonic() - started
 
     # ------------------------------------------------------------------ relay
 
@@ -405,7 +351,3 @@ def _verdict(response: Response) -> Verdict:
         return ACCEPTED
     code, text = methods.error_words(response.error, response.reject_reason)
     return Verdict(False, code, text, response.error, of_pool=True)
-
-
-def _words(answer: Response) -> str:
-    return methods.error_words(answer.error, answer.reject_reason)[1]
