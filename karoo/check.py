@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from karoo import config, units
 from karoo.metrics import Metrics
 from karoo.policy.nonce import prefix_size
 from karoo.proxy.lost import UpstreamError
-from karoo.proxy.pending import PendingShare, Verdict
-from karoo.proxy.upstream import Upstream
+from karoo.proxy.upstream import Unheard, Upstream
 from karoo.stratum import difficulty as dif
-from karoo.stratum.methods import Extranonce, Notify
+from karoo.stratum.methods import Notify
 from karoo.stratum.share import ALGORITHMS
 
 
-class _FirstJob:
-    """Takes the events of a connection and keeps the first job."""
+class _FirstJob(Unheard):
+    """Keeps the first job of a connection."""
 
     def __init__(self) -> None:
         self.job: tuple[Notify, float] | None = None
@@ -25,24 +23,6 @@ class _FirstJob:
     def on_job(self, notify: Notify, difficulty: float) -> None:
         self.job = self.job or (notify, difficulty)
         raise UpstreamError("seen enough")
-
-    def on_difficulty(self, difficulty: float) -> None:
-        """Not of interest."""
-
-    def on_extranonce(self, extranonce: Extranonce) -> None:
-        """Not of interest."""
-
-    def on_version_mask(self, mask: int) -> None:
-        """Not of interest."""
-
-    def on_other(self, method: str, params: Any) -> None:
-        """Not of interest."""
-
-    def settle(self, pending: PendingShare, verdict: Verdict) -> None:
-        """No share is sent."""
-
-    def refuse(self, pending: PendingShare, verdict: Verdict) -> None:
-        """No share is sent."""
 
 
 def check_pool(pool: config.Upstream, algorithm: str, report: list[str]) -> bool:

@@ -134,6 +134,13 @@ class Upstream(Options):
         "first job.", Whole(100, 600_000))
     silence_ms: int = option(
         300_000, "A pool that sends nothing for so many milliseconds is taken for dead.", Whole(1000, DAY_MS))
+    stale_job_ms: int = option(
+        900_000, "A pool that sends no new job for so many milliseconds is left. 0 for never.", Whole(0, DAY_MS))
+    max_reject_ratio: float = option(
+        0.5, "The part of the shares, of 20 at least in some 5 minutes, that a pool may refuse before a backup pool is "
+        "taken instead. 1 for all.", Number(0.01, 1))
+    failback_after_seconds: float = option(
+        60.0, "How long a pool must be well before the miners come back to it from a backup.", Number(0, 86_400))
     hold_ms: int = option(
         60_000, "How long miners are kept connected while no pool can be reached, in milliseconds.", Whole(0, DAY_MS))
     idle_grace_ms: int = option(

@@ -12,8 +12,13 @@ class Backoff:
         self._shortest, self._longest, self._rng = shortest, longest, rng
         self._next = shortest
 
-    def failed(self) -> float:
-        """The wait after one more failure: half to all of the present step, so that proxies do not knock in time."""
+    def failed(self, sick: bool = False) -> float:
+        """The wait after one more failure: half to all of the present step, so that proxies do not knock in time.
+
+        A pool that is sick answers, and is of no use: it is left alone for the longest step.
+        """
+        if sick:
+            self._next = self._longest
         step, self._next = self._next, min(self._next * 2, self._longest)
         return max(self._shortest / 2, step * self._rng.uniform(0.5, 1.0))
 
@@ -36,9 +41,13 @@ class PoolOrder:
         index = min(range(len(self._retry_at)), key=self._retry_at.__getitem__)
         return index, self._retry_at[index] - now
 
-    def failed(self, index: int, now: float) -> float:
+    def better(self, index: int, now: float) -> int | None:
+        """The best pool before this one that may be tried now."""
+        return next((better for better in range(index) if self._retry_at[better] <= now), None)
+
+    def failed(self, index: int, now: float, sick: bool = False) -> float:
         """A pool went down; the seconds until it may be tried again."""
-        wait = self._backoffs[index].failed()
+        wait = self._backoffs[index].failed(sick)
         self._retry_at[index] = now + wait
         return wait
 
@@ -46,6 +55,32 @@ class PoolOrder:
         """A pool sent a job."""
         self._backoffs[index].succeeded()
         self._retry_at[index] = 0.0
+
+
+class Refusals:
+    """How many of the last shares a pool refused: over some 5 to 10 minutes."""
+
+    HALF = 300.0  # seconds; the window is what came in the present half and in the one before
+    FEWEST = 20  # shares from which a ratio is told
+
+    def __init__(self) -> None:
+        self._since = 0.0
+        self._former = (0, 0)  # shares, and refused ones
+        self._shares = self._refused = 0
+
+    def count(self, accepted: bool, now: float) -> None:
+        """One verdict. `now` is in monotonic seconds."""
+        if now - self._since >= self.HALF:
+            self._former = (self._shares, self._refused) if now - self._since < 2 * self.HALF else (0, 0)
+            self._since, self._shares, self._refused = now, 0, 0
+        self._shares += 1
+        self._refused += not accepted
+
+    @property
+    def ratio(self) -> float | None:
+        """The part that was refused, from 0 to 1; None while there are too few shares to tell."""
+        shares = self._shares + self._former[0]
+        return (self._refused + self._former[1]) / shares if shares >= self.FEWEST else None
 
 
 def same_site(ours: str, theirs: str) -> bool:

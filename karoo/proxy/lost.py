@@ -4,7 +4,18 @@ from __future__ import annotations
 
 
 class UpstreamError(Exception):
-    """The connection ended or never came about; the text says why."""
+    """The connection ended or never came about; the text says why.
+
+    ``sick``: the pool answers, but is of no use: another one is to be tried first, and this one not soon again.
+    """
+
+    sick = False
+
+
+class Sick(UpstreamError):
+    """The pool sends no new jobs, or refuses too many shares."""
+
+    sick = True
 
 
 class SessionRefused(UpstreamError):

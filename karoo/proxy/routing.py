@@ -70,6 +70,9 @@ class Route:
         self.epoch = 0  # counts the pool's extranonces: a session of an older one must be told
         self.fresh_start = False  # the next connection is not to resume the former session
         self.wanted = Event()  # somebody needs the connection
+        self.vacant = Event()  # there is none
+        self.vacant.set()
+        self._retiring: Upstream | None = None  # the connection that the present one replaced, until it is settled
         self.lost_at: float | None = None
         self._needed_at = monotonic()
         self._renewed_at = -RENEW_EVERY
@@ -135,12 +138,18 @@ class Route:
     # ------------------------------------------------------------------ the connection's life
 
     def opened(self, upstream: Upstream) -> None:
-        """A handshake succeeded and a job is there: the sessions go on with this connection."""
+        """A handshake succeeded and a job is there: the sessions go on with this connection, in place of a former one
+        where that still stands."""
         assert upstream.extranonce is not None
+        now = monotonic()
+        if self.upstream is not None:
+            self._retire(self.upstream, now)
         origin = (upstream.host, upstream.port, upstream.pool.user)
         resumed = (upstream.extranonce, origin) == (self.extranonce, self._origin)
         self._origin = origin
         self.upstream, self.pool = upstream, upstream.pool
+        upstream.served_since = now
+        self.vacant.clear()
         self.lost_at, self.last_reason = None, ""
         if not resumed:
             self._renumber(upstream.extranonce)
@@ -159,10 +168,19 @@ class Route:
         self.on_version_mask(upstream.mask)
         self.on_difficulty(upstream.difficulty)
 
+    def _retire(self, former: Upstream, now: float) -> None:
+        """What it was sent is settled, and shares for its jobs that are still on their way to us go to it."""
+        if self._retiring is not None:
+            self._retiring.close()
+        self._retiring = former
+        former.retire(now)
+        self.jobs.supersede()
+
     def _renumber(self, extranonce: Extranonce) -> None:
         """Another extranonce: the sessions keep their prefixes where these still fit, else they get new ones."""
         if self.extranonce is not None and self.extranonce.extranonce2_size != extranonce.extranonce2_size:
             self.jobs.clear()  # their shares would have extranonces of another size
+            self.jobs.forget_former()
         self.extranonce = extranonce
         self.epoch += 1
         setting = self.pool.prefix_bytes
@@ -171,6 +189,7 @@ class Route:
             self.prefixes.forget_jobs()
             return
         self.jobs.clear()
+        self.jobs.forget_former()
         self.prefixes = PrefixSpace(size)
         for session in list(self.sessions):
             prefix = self.prefixes.take(0)
@@ -180,17 +199,22 @@ class Route:
             else:
                 session.prefix = prefix
 
-    def lost(self, reason: str) -> None:
-        """The connection ended. Shares in flight get an error; later ones are kept for a while."""
-        upstream, self.upstream = self.upstream, None
-        self.last_reason = reason
-        if upstream is None:
-            return
-        self.lost_at = monotonic() if self.sessions else None
+    def lost(self, upstream: Upstream, reason: str) -> None:
+        """A connection ended, or never came about. Shares in flight get an error; later ones are kept for a while."""
         unsent = upstream.names.waiting()
-        room = max(0, self.pool.held_shares - len(self._held))
-        self._held += unsent[:room]
-        for pending in unsent[room:]:
+        if upstream is self.upstream:
+            self.upstream, self.last_reason = None, reason
+            self.vacant.set()
+            self.lost_at = monotonic() if self.sessions else None
+            room = max(0, self.pool.held_shares - len(self._held))
+            self._held += unsent[:room]
+            unsent = unsent[room:]
+        elif upstream is self._retiring:
+            self._retiring = None
+            self.jobs.forget_former()
+        elif self.upstream is None:
+            self.last_reason = reason
+        for pending in unsent:
             self.refuse(pending, FULL)
         for pending in upstream.orphans():
             self.refuse(pending, LOST)
@@ -208,7 +232,9 @@ class Route:
 
     def forward(self, pending: PendingShare) -> None:
         """A share that the pool pays for goes to it, or is kept while it is away."""
-        if self.upstream is not None:
+        if self._retiring is not None and self.jobs.is_former(pending.share.job):
+            self._retiring.submit(pending)
+        elif self.upstream is not None:
             self.upstream.submit(pending)
         elif len(self._held) < self.pool.held_shares:
             self._held.append(pending)
@@ -312,8 +338,9 @@ class Route:
         if self.sessions or waited_for:
             self._needed_at = now
             self.wanted.set()
-        if self.upstream is not None:
-            self.upstream.sweep(now)
+        for upstream in (self.upstream, self._retiring):
+            if upstream is not None:
+                upstream.sweep(now)
         if self.lost_at is not None and now - self.lost_at > self.pool.hold_ms / 1e3:
             log.warning("no pool for %s: %d miners are disconnected", units.duration(now - self.lost_at),
                         len(self.sessions))

@@ -17,12 +17,12 @@ from karoo.log import wire
 from karoo.metrics import Metrics
 from karoo.net.connection import Connection, LineTooLong
 from karoo.net.dialer import Destination, DialError, dial
-from karoo.policy.failover import same_site
+from karoo.policy.failover import Refusals, same_site
 from karoo.policy.versionform import VersionForm
 from karoo.policy.workers import WorkerNames
 from karoo.proxy import handshake
 from karoo.proxy.handshake import AGENT, ANSWER_DEADLINE
-from karoo.proxy.lost import Redirected, UpstreamError
+from karoo.proxy.lost import Redirected, Sick, UpstreamError
 from karoo.proxy.names import UpstreamNames
 from karoo.proxy.pending import ACCEPTED, PendingShare, Verdict
 from karoo.stratum import messages, methods
@@ -35,6 +35,7 @@ log = logging.getLogger("karoo.upstream")
 MAX_LINE = 1 << 20  # a job with 4,000 branches would fit; a line beyond it is an attack or another protocol
 MAX_BACKLOG = 8 << 20
 MAX_PENDING = 100_000
+GRACE = 2.0  # seconds that a replaced connection stays for shares that miners found before they heard of it
 MAX_EARLY = 16  # jobs kept that come before the handshake is over
 
 
@@ -48,6 +49,38 @@ class Events(Protocol):
     def on_other(self, method: str, params: Any) -> None: ...
     def settle(self, pending: PendingShare, verdict: Verdict) -> None: ...
     def refuse(self, pending: PendingShare, verdict: Verdict) -> None: ...
+
+
+class Unheard:
+    """Events that nobody listens to."""
+
+    def on_job(self, notify: Notify, difficulty: float) -> None:
+        """Not of interest."""
+
+    def on_difficulty(self, difficulty: float) -> None:
+        """Not of interest."""
+
+    def on_extranonce(self, extranonce: Extranonce) -> None:
+        """Not of interest."""
+
+    def on_version_mask(self, mask: int) -> None:
+        """Not of interest."""
+
+    def on_other(self, method: str, params: Any) -> None:
+        """Not of interest."""
+
+    def settle(self, pending: PendingShare, verdict: Verdict) -> None:
+        """No share is sent."""
+
+    def refuse(self, pending: PendingShare, verdict: Verdict) -> None:
+        """No share is sent."""
+
+
+class Retired(Unheard):
+    """Of a connection that another one replaced only the verdicts count."""
+
+    def __init__(self, events: Events) -> None:
+        self.settle, self.refuse = events.settle, events.refuse  # type: ignore[method-assign]
 
 
 @dataclass(slots=True)
@@ -75,6 +108,11 @@ class Upstream:
         self.difficulty = 1.0
         self.mask = 0
         self.connected_at = 0.0
+        self.served_since: float | None = None  # monotonic seconds; while and after miners worked on its jobs
+        self.refusals = Refusals()
+        self._notify: Notify | None = None
+        self._job_at = 0.0  # monotonic seconds; when the pool last sent another job than before
+        self._retire_at = math.inf
         self.handshake_seconds: dict[str, float] = {}
         self.refused: list[str] = []  # what the pool does not do, in words
         self.names = UpstreamNames(WorkerNames(pool.worker_names, pool.user), pool.password, self._authorize,
@@ -207,12 +245,15 @@ class Upstream:
                 return
             elif pending.other_form is not None:
                 verdict = pending.other_form
+        self.refusals.count(verdict.accepted, monotonic())
         self._events.settle(pending, verdict)
 
     def _on_method(self, message: Request | Notification) -> None:
         method, params = message.method, message.params
         if method == "mining.notify":
             notify = Notify.parse(params)
+            if notify != self._notify:
+                self._notify, self._job_at = notify, monotonic()
             if self._early is None:
                 self._events.on_job(notify, self.difficulty)
             else:
@@ -323,8 +364,18 @@ class Upstream:
             elif owed.deadline <= now:
                 del self._owed[key]
                 owed.on_answer(None)
-        if self._conn is not None and now - self._conn.last_heard > self.pool.silence_ms / 1e3:
-            self.close(UpstreamError(f"the pool was silent for {self.pool.silence_ms / 1e3:g} s"))
+        pool = self.pool
+        if self._conn is not None and now - self._conn.last_heard > pool.silence_ms / 1e3:
+            self.close(UpstreamError(f"the pool was silent for {pool.silence_ms / 1e3:g} s"))
+        elif self._early is None and pool.stale_job_ms and now - self._job_at > pool.stale_job_ms / 1e3:
+            self.close(Sick(f"the pool sent no new job for {pool.stale_job_ms / 1e3:g} s"))
+        elif now >= self._retire_at and not any(isinstance(owed, PendingShare) for owed in self._owed.values()):
+            self.close(UpstreamError("a better pool took over"))
+
+    def retire(self, now: float) -> None:
+        """Another connection took its place: it only settles what it owes, and the shares that are still on the way."""
+        self._events = Retired(self._events)
+        self._retire_at = now + GRACE
 
     def close(self, reason: UpstreamError | None = None) -> None:
         """End the connection; `relay` raises the reason."""

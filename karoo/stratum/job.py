@@ -53,6 +53,7 @@ class JobTable:
         self.current: Job | None = None
         self._diff1 = diff1
         self._jobs: dict[str, Job] = {}
+        self._former: dict[str, Job] = {}  # of a connection that was replaced, while it settles the last shares
         self._retired: deque[str] = deque(maxlen=MAX_RETIRED_IDS)
         self._seq = self._clean_seq = 0
 
@@ -61,7 +62,7 @@ class JobTable:
 
     def get(self, wire_id: str) -> Job | None:
         """The job with this name, or None when it is unknown or stale."""
-        return self._jobs.get(wire_id)
+        return self._jobs.get(wire_id) or self._former.get(wire_id)
 
     @property
     def seq(self) -> int:
@@ -107,6 +108,20 @@ class JobTable:
         self._jobs.clear()
         self.current = None
         self._clean_seq = self._seq + 1
+
+    def supersede(self) -> None:
+        """Another connection takes over: what comes next is clean, and the present jobs count until `forget_former`."""
+        former = self._jobs.copy()
+        self.clear()
+        self._former = former
+
+    def forget_former(self) -> None:
+        """The connection that was replaced is gone."""
+        self._former = {}
+
+    def is_former(self, job: Job) -> bool:
+        """Whether a job is of the connection that was replaced."""
+        return job.wire_id in self._former
 
     def _tell_anew(self, difficulty: float, version_mask: int) -> None:
         """What the pool asks of the current job's shares now."""

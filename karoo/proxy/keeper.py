@@ -1,0 +1,151 @@
+"""Keeps one route connected: to the best pool that can be had, and back to a better one when it is well again."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from time import monotonic
+from typing import Protocol
+
+from karoo import config
+from karoo.metrics import Metrics
+from karoo.policy.failover import PoolOrder
+from karoo.proxy.lost import Redirected, SessionRefused, Sick, UpstreamError
+from karoo.proxy.routing import Route
+from karoo.proxy.upstream import Upstream
+
+log = logging.getLogger("karoo.upstream")
+
+STOPS = "the proxy stops"
+STEADY = 10.0  # seconds after which a connection that breaks is tried again at once, and not by its backoff
+
+
+@dataclass(slots=True)
+class _Redirect:
+    """Where a pool asked us to come back, and after how many seconds."""
+
+    index: int
+    address: tuple[str, int]
+    wait: float
+
+
+@dataclass(slots=True)
+class _Known:
+    """What a route learned of a pool: the session to resume, and whether it takes one user name only."""
+
+    session_id: str | None = None
+    doubted: bool = False
+    one_name: bool = False
+
+    def doubt(self, sure: bool) -> None:
+        """A handshake failed that was to resume a session: for that reason, or for another one once."""
+        if sure or self.doubted:
+            self.session_id = None
+        self.doubted = not self.doubted and not sure
+
+
+class Company(Protocol):
+    """What a keeper knows of the other routes."""
+
+    def reached(self, index: int) -> None: ...
+    def await_reached(self, seconds: float) -> int | None: ...
+    def wake(self) -> None: ...
+    def has_double(self, route: Route, upstream: Upstream) -> bool: ...
+
+
+class Keeper:
+    """The connections of one route. ``index`` is the number of the pool that it is on, or tries."""
+
+    def __init__(self, route: Route, pools: list[config.Upstream], order: PoolOrder, company: Company,
+                 metrics: Metrics) -> None:
+        self.route = route
+        self.index = 0
+        self._pools, self._order, self._company, self._metrics = pools, order, company, metrics
+        self._known = [_Known() for _ in pools]
+        self._redirect: _Redirect | None = None
+        self._warned: Upstream | None = None
+
+    def run(self) -> None:
+        """Connect whenever the route is wanted and has no connection; for ever."""
+        while True:
+            self.route.wanted.wait()
+            self.route.vacant.wait()
+            redirect = self._redirect
+            index, wait = (redirect.index, redirect.wait) if redirect else self._order.next(monotonic())
+            if wait:
+                reached = self._company.await_reached(wait)
+                if reached is not None:
+                    self._order.succeeded(reached)  # another route got through: no reason to wait
+                if redirect is None:
+                    continue
+            self._redirect = None
+            self._serve(index, redirect)
+
+    def move(self, index: int) -> None:
+        """Make before break: connect to a better pool, and leave the present one only when a job is there."""
+        self._serve(index, None, instead_of=self.route.upstream)
+
+    def sweep(self) -> None:
+        """Once a second: leave a pool that refuses too many shares, where there is another one."""
+        upstream = self.route.upstream
+        ratio = upstream.refusals.ratio if upstream is not None else None
+        if upstream is None or ratio is None or ratio <= upstream.pool.max_reject_ratio:
+            return
+        text = f"the pool refuses {ratio:.0%} of the shares"
+        if len(self._pools) > 1:
+            upstream.close(Sick(text))
+        elif self._warned is not upstream:
+            self._warned = upstream
+            log.warning("%s: %s, and there is no backup pool to go to", upstream, text)
+
+    def _serve(self, index: int, redirect: _Redirect | None, instead_of: Upstream | None = None) -> None:
+        """One connection from dial to end."""
+        route, known = self.route, self._known[index]
+        resume = None if route.fresh_start else known.session_id
+        route.fresh_start = False
+        upstream = Upstream(self._pools[index], route, self._metrics, session_id=resume,
+                            address=redirect.address if redirect else None, one_name=known.one_name)
+        reason = STOPS
+        try:
+            log.info("connecting to %s", upstream)
+            upstream.open()
+            if self._company.has_double(route, upstream):
+                raise UpstreamError("the pool gives two connections the same extranonce1")
+            if route.upstream is not instead_of:
+                raise UpstreamError("not needed any more: another connection was faster")
+            self._order.succeeded(index)
+            known.session_id, known.doubted = upstream.session_id, False
+            self.index = index
+            route.opened(upstream)
+            self._company.reached(index)
+            upstream.relay()
+        except UpstreamError as failure:
+            reason = self._failed(index, upstream, failure, redirect)
+        except Exception:
+            reason = "a bug in the proxy"
+            raise
+        finally:
+            known.one_name = upstream.names.one_name
+            self._ended(upstream, reason)
+
+    def _failed(self, index: int, upstream: Upstream, failure: UpstreamError, redirect: _Redirect | None) -> str:
+        """What follows from the end of a connection; its reason in words."""
+        route, now = self.route, monotonic()
+        served = upstream.served_since is not None
+        if upstream.resuming and not served:
+            self._known[index].doubt(sure=isinstance(failure, SessionRefused))
+        steady = upstream.served_since is not None and now - upstream.served_since > STEADY
+        if isinstance(failure, Redirected) and (steady or redirect is None):
+            self._redirect = _Redirect(index, (failure.host, failure.port), failure.wait)
+        elif failure.sick or (not steady and route.wanted.is_set() and not route.fresh_start):
+            return f"{failure}; next try in {self._order.failed(index, now, failure.sick):.1f} s"
+        return str(failure)
+
+    def _ended(self, upstream: Upstream, reason: str) -> None:
+        upstream.close(UpstreamError(reason))
+        self.route.lost(upstream, reason)
+        self._metrics.upstream_losses.count(reason.partition(";")[0])
+        expected = reason == STOPS or not self.route.wanted.is_set()
+        log.log(logging.INFO if expected else logging.WARNING, "%s: %s", upstream, reason)
+        self._company.wake()
+
