@@ -92,8 +92,8 @@ class Route:
 
     @property
     def owes_verdicts(self) -> bool:
-        """A pool is connected that has not answered all that it was asked."""
-        return self.upstream is not None and not self.upstream.closing and self.upstream.owed > 0
+        """A pool is connected that has shares which it did not answer."""
+        return self.upstream is not None and not self.upstream.closing and self.upstream.owes_verdicts
 
     @property
     def mask(self) -> int:

@@ -353,6 +353,11 @@ class Upstream:
         """How many answers the pool owes."""
         return len(self._owed)
 
+    @property
+    def owes_verdicts(self) -> bool:
+        """It has shares that it did not answer."""
+        return any(isinstance(owed, PendingShare) for owed in self._owed.values())
+
     def sweep(self, now: float) -> None:
         """Once a second: give up on answers that are overdue, and on a pool that is silent."""
         self.names.sweep(now)
@@ -369,7 +374,7 @@ class Upstream:
             self.close(UpstreamError(f"the pool was silent for {pool.silence_ms / 1e3:g} s"))
         elif self._early is None and pool.stale_job_ms and now - self._job_at > pool.stale_job_ms / 1e3:
             self.close(Sick(f"the pool sent no new job for {pool.stale_job_ms / 1e3:g} s"))
-        elif now >= self._retire_at and not any(isinstance(owed, PendingShare) for owed in self._owed.values()):
+        elif now >= self._retire_at and not self.owes_verdicts:
             self.close(UpstreamError("a better pool took over"))
 
     def retire(self, now: float) -> None:
