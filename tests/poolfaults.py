@@ -131,14 +131,20 @@ FAULTS = (
 def table() -> str:
     """The faults and what each leads to, in Markdown."""
     rows = [f"| {_cell(fault.name)} | {fault.leads_to} | {_cell('…' + fault.reason + '…')} |" for fault in FAULTS]
-    return "\n".join([
-        "# What a faulty pool leads to", "",
-        "Each row is tried in `tests/test_poolfaults.py`, with a faulty pool, a good one as its backup, and a miner that",
-        "must go on. This page is made from `tests/poolfaults.py`, which also says the very words of each pool.", "",
-        "A pool that was left is tried again, after a wait that doubles with each failure; once it has been well for",
-        "`failback_after_seconds`, the miners come back to it. Besides these faults, a pool is left when it says nothing",
-        "for `silence_ms`, sends no new job for `stale_job_ms`, or refuses more than `max_reject_ratio` of the shares.", "",
-        "| the pool | then | the log says |", "| --- | --- | --- |", *rows, ""])
+    return INTRODUCTION + "\n".join(["| the pool | then | the log says |", "| --- | --- | --- |", *rows, ""])
+
+
+INTRODUCTION = """\
+# What a faulty pool leads to
+
+Each row is tried in `tests/test_poolfaults.py`, with a faulty pool, a good one as its backup, and a miner that must go
+on. This page is made from `tests/poolfaults.py`, which also has the very words of each pool.
+
+A pool that was left is tried again, after a wait that doubles with each failure; once it has been well for
+`failback_after_seconds`, the miners come back to it. Besides these faults, a pool is left when it says nothing for
+`silence_ms`, sends no new job for `stale_job_ms`, or refuses more than `max_reject_ratio` of the shares.
+
+"""
 
 
 def _cell(text: str) -> str:
