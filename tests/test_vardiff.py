@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 
 from karoo.policy import hints
 from karoo.policy.evidence import MOST, Evidence, deviation
-from karoo.policy.vardiff import DifficultyPolicy, Remembered, Vardiff
+from karoo.policy.tuner import Tuner
+from karoo.policy.vardiff import DifficultyPolicy, Former, Remembered, Vardiff
 from karoo.sim import lab, labreport
 from karoo.sim.miner import MinerOptions, SimulatedMiner
+from karoo.stratum import difficulty as dif
 
 POLICY = DifficultyPolicy(enabled=True, lowest=1e-6, highest=1e6, by_agent=(("miner", 5.0), ("nerdminer", 1e-4)))
 
@@ -211,11 +213,68 @@ def test_hints_take_any_text(user, password):
     assert len(hints.read_password(password)) == 2
 
 
-def test_what_is_remembered_is_bounded():
-    remembered = Remembered()
+def test_what_is_remembered_is_bounded_and_grows_old():
+    remembered, former = Remembered(), Former(1.0, None)
     for number in range(Remembered.MOST + 10):
-        remembered.keep(f"w{number}", "a", 1.0)
-    assert remembered.recall("w0", "a") is None and remembered.recall(f"w{Remembered.MOST}", "a") == 1.0
+        remembered.keep((f"w{number}", "a", "agent"), former, 5.0)
+    assert remembered.recall(("w0", "a", "agent"), 5.0) is None
+    last = (f"w{Remembered.MOST}", "a", "agent")
+    assert remembered.recall(last, 5.0 + Remembered.LONGEST) is former
+    assert remembered.recall(last, 6.0 + Remembered.LONGEST) is None
+    assert remembered.recall((last[0], "a", "another program"), 5.0) is None
+
+
+@MINERS
+@pytest.mark.parametrize("power", [-3, -1, 1, 3])
+def test_a_start_remembered_from_another_miner_is_given_up_soon(power, at_once):
+    measured = lab.Measurements(8, 0.0)
+    assert measured.recovered(power, at_once) == 1.0 and measured.refused == 0
+
+
+# ---------------------------------------------------------------- wishes
+
+def tuner(policy=POLICY, former=None, suggested=None, floor=0.0):
+    one = Tuner(policy, dif.DIFF1_SHA256D)
+    one.suggested, one.floor = suggested, floor
+    one.begin("NerdMinerV2", former, 0.0)
+    one.change(one.under(1e9), 0, 0.0)
+    return one
+
+
+def test_a_floor_holds_from_the_start_and_at_once():
+    assert tuner(floor=0.5).difficulty == 0.5, "not 1e-4, as its program starts"
+    one = tuner()
+    assert one.difficulty == 1e-4
+    assert one.set_floor(0.3) and one.under(1e9) == 0.3
+    assert not one.set_floor(0.2) and one.under(1e9) == 0.3
+    assert tuner(floor=1e9).difficulty == POLICY.highest
+
+
+def test_whoever_comes_back_starts_where_it_left_whatever_it_always_suggests():
+    former = Former(0.7, 1e-4)
+    for suggested in (None, 1e-4):
+        one = tuner(former=former, suggested=suggested)
+        assert one.difficulty == 0.7
+        assert not one.suggest(1e-4), "NerdMiner says it again every 30 s"
+    assert tuner(former=former, suggested=2.0).difficulty == 2.0, "it wants something else than then"
+
+
+def test_a_suggestion_moves_a_start_and_nothing_that_is_known_better():
+    one = tuner(suggested=1e-3)
+    assert one.suggest(1e-2) and one.under(1e9) == 1e-2
+    for share in range(80):
+        one.learn(0, True, 0, share * 0.5)
+        one.look(0, share * 0.5)
+    assert not one.probing
+    held = one.under(1e9)
+    for suggested in (5.0, 1e-5, 5.0):
+        assert not one.suggest(suggested) and one.under(1e9) == held
+
+
+@pytest.mark.parametrize(("power_of_two", "started"), [(False, 300.0), (True, 256.0)])
+def test_given_starts_are_rounded_too(power_of_two, started):
+    policy = DifficultyPolicy(enabled=True, lowest=1e-6, highest=1e6, power_of_two=power_of_two)
+    assert tuner(policy, suggested=301.234).difficulty == started
 
 
 # ---------------------------------------------------------------- live

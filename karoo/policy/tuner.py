@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from karoo.policy.held import HeldDifficulty, Measure
-from karoo.policy.vardiff import DifficultyPolicy, Vardiff, effective
+from karoo.policy.vardiff import DifficultyPolicy, Former, Vardiff, effective
 
 
 class Tuner:
@@ -34,21 +34,45 @@ class Tuner:
 
     # ------------------------------------------------------------------ wishes
 
-    def begin(self, agent: str, former: float | None, now: float) -> None:
-        """Start: where the miner said, or where it left (`former`), or where its program starts."""
-        said = self.suggested if self.suggested is not None else former
-        self._wanted = self._policy.wanted(None if said is None else max(said, self.floor), agent)
+    def begin(self, agent: str, former: Former | None, now: float) -> None:
+        """Start: where it left, or where the miner said, or where its program starts.
+
+        What it said goes before what is known of it (`former`) only where it says something else than it did then.
+        """
+        if former is not None and self.suggested in (None, former.suggested):
+            self.suggested = former.suggested
+            self._start(former.difficulty, agent)
+        else:
+            former = None
+            self._start(self.suggested, agent)
         if self._policy.enabled:
             self.vardiff = Vardiff(now)
-            if self.suggested is None and former is not None:
-                self.vardiff.settle()
+            if former is not None:
+                self.vardiff.trust()
+
+    def _start(self, said: float | None, agent: str = "") -> None:
+        wanted = self._policy.wanted(said, agent)
+        if wanted is not None:
+            wanted = max(self._policy.rounded(wanted), self._policy.bounded(self.floor))
+        self._wanted = wanted
 
     def suggest(self, difficulty: float) -> bool:
-        """The miner would like this difficulty; False where it said so before: that changes nothing."""
+        """The miner would like to start at this difficulty; False where that changes nothing: it said so before, or
+        its speed is known better by now."""
         if difficulty == self.suggested:
             return False
         self.suggested = difficulty
-        self._wanted = self._policy.wanted(max(difficulty, self.floor))
+        if self.vardiff is not None and not self.vardiff.probing:
+            return False
+        self._start(difficulty)
+        return True
+
+    def set_floor(self, difficulty: float) -> bool:
+        """The miner wants no difficulty below this; whether that changes what it is to hold."""
+        self.floor = difficulty
+        if self._wanted is None or self._wanted >= self._policy.bounded(difficulty):
+            return False
+        self._wanted = self._policy.bounded(difficulty)
         return True
 
     # ------------------------------------------------------------------ what it was told
@@ -99,6 +123,7 @@ class Tuner:
         return self.vardiff is not None and self.vardiff.probing
 
     @property
-    def learned(self) -> float | None:
+    def learned(self) -> Former | None:
         """What to remember when it leaves; None where its speed is not known."""
-        return self.held.difficulty if self.vardiff is not None and not self.vardiff.probing else None
+        known = self.vardiff is not None and not self.vardiff.probing
+        return Former(self.held.difficulty, self.suggested) if known else None

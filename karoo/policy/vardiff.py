@@ -34,6 +34,9 @@ SMALLEST_STEP = 0.25  # of the natural logarithm: 28 %
 # A miner whose speed was just measured seldom changes it, and the first shares after that mislead as others do: for
 # so many seconds a change needs so many standard deviations more.
 CAUTIOUS, CAUTION = 240.0, 2.0
+# A difficulty of a former session is believed until the first shares are off by so many standard deviations (no share
+# at all: three target intervals), and for good after so many shares.
+DISTRUST, TRUSTED_SHARES = 2.5, 20
 
 
 @dataclass(slots=True, frozen=True)
@@ -79,24 +82,37 @@ class DifficultyPolicy:
         return self.bounded(float(f"{round(difficulty / unit) * unit:.2g}"))
 
 
+@dataclass(slots=True, frozen=True)
+class Former:
+    """What is known of a session that ended: the difficulty that fitted it, and what it had suggested."""
+
+    difficulty: float
+    suggested: float | None
+
+
 class Remembered:
-    """The difficulties of workers that left, so that they start there when they come back. Bounded."""
+    """The difficulties of miners that left, so that they start there when they come back within a day. Bounded.
+
+    A miner is known by its worker name, its address and its program. Times are monotonic seconds.
+    """
 
     MOST = 50_000
+    LONGEST = 86_400.0
 
     def __init__(self) -> None:
-        self._difficulty: OrderedDict[tuple[str, str], float] = OrderedDict()
+        self._former: OrderedDict[tuple[str, str, str], tuple[Former, float]] = OrderedDict()
 
-    def keep(self, worker: str, address: str, difficulty: float) -> None:
-        """A worker at this address leaves."""
-        self._difficulty[worker, address] = difficulty
-        self._difficulty.move_to_end((worker, address))
-        if len(self._difficulty) > self.MOST:
-            self._difficulty.popitem(last=False)
+    def keep(self, miner: tuple[str, str, str], former: Former, now: float) -> None:
+        """A miner leaves."""
+        self._former[miner] = former, now
+        self._former.move_to_end(miner)
+        if len(self._former) > self.MOST:
+            self._former.popitem(last=False)
 
-    def recall(self, worker: str, address: str) -> float | None:
-        """Where it was; None when it was never here."""
-        return self._difficulty.get((worker, address))
+    def recall(self, miner: tuple[str, str, str], now: float) -> Former | None:
+        """Where it was; None when it was not here."""
+        former, since = self._former.get(miner, (None, now))
+        return former if now - since <= self.LONGEST else None
 
 
 def effective(wanted: float | None, upstream: float) -> float:
@@ -111,13 +127,15 @@ class Vardiff:
     would give one share every `target` seconds, when that is worth a change. Times are monotonic seconds.
     """
 
-    __slots__ = ("_changed_at", "_evidence", "_last_share", "_now", "_settled_at", "_started_at", "probing")
+    __slots__ = ("_changed_at", "_evidence", "_last_share", "_now", "_settled_at", "_started_at", "_trusting",
+                 "probing")
 
     def __init__(self, now: float) -> None:
         self._evidence = Evidence()
         self._now = self._started_at = self._changed_at = self._last_share = now
         self._settled_at = -math.inf
         self.probing = True
+        self._trusting = False
 
     def pass_time(self, now: float, threshold: float) -> None:
         """Until now the miner may have worked at most at this difficulty: shares that reach it were counted."""
@@ -136,18 +154,28 @@ class Vardiff:
         """The miner was told another difficulty, whoever wanted it."""
         self._changed_at = now
 
-    def settle(self) -> None:
-        """The speed is known from a former session: do not probe."""
-        self.probing = False
+    def trust(self) -> None:
+        """The difficulty is that of a former session: probe only when the first shares contradict it."""
+        self.probing, self._trusting = False, True
 
     def look(self, difficulty: float, target: float) -> float | None:
         """The difficulty to change to, not rounded and not bounded; None to leave it as it is."""
+        if self._trusting:
+            _, counted, exposure = self._evidence.total()
+            if abs(deviation(counted, difficulty / target * exposure)) > DISTRUST:
+                self.probing, self._trusting, self._started_at = True, False, self._now
+            elif counted >= TRUSTED_SHARES:
+                self._trusting = False
+            else:
+                return None
         return self._probe(difficulty, target) if self.probing else self._follow(difficulty, target)
 
     def _probe(self, difficulty: float, target: float) -> float | None:
         """Get enough shares to know the speed, soon; then settle."""
         _, counted, exposure = self._evidence.total()
         age, since = self._now - self._started_at, self._now - self._changed_at
+        if not exposure:
+            return None  # no time has passed yet
         if not counted:
             silent = min(self._now - self._last_share, since) >= PROBE_SILENCE
             return difficulty / PROBE_DROP if silent else None

@@ -18,6 +18,7 @@ from karoo import config, units
 from karoo.metrics import Metrics
 from karoo.pace import paced
 from karoo.policy.nonce import PrefixSpace, prefix_size
+from karoo.policy.workers import WorkerNames
 from karoo.proxy.greenlets import Greenlets
 from karoo.proxy.lost import UpstreamError
 from karoo.proxy.pending import PendingShare, Verdict
@@ -99,6 +100,11 @@ class Route:
     def mask(self) -> int:
         """The version-rolling mask of the pool."""
         return self.upstream.mask if self.upstream is not None else 0
+
+    @property
+    def names(self) -> WorkerNames | None:
+        """How miners appear at the pool that is connected."""
+        return self.upstream.names.policy if self.upstream is not None else None
 
     @property
     def ceiling(self) -> float:

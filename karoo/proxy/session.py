@@ -87,7 +87,7 @@ class Session:
             self.route.leave(self)
         learned = self.tuner.learned
         if learned is not None:
-            self.house.remembered.keep(self.worker_name, self._address, learned)
+            self.house.remembered.keep(self._who, learned, monotonic())
         for worker in self.workers.values():
             self.house.accounts.leave(worker.account, monotonic())
         reason = self.end_reason or self.conn.cut_reason or "the miner closed the connection"
@@ -187,7 +187,8 @@ class Session:
         start = start or by_password
         if start is not None and self.tuner.suggested is None:
             self.tuner.suggested = start
-        self.tuner.floor = floor or self.tuner.floor
+        if floor is not None:
+            self.set_floor(floor)
         return user
 
     def _start(self) -> None:
@@ -196,8 +197,8 @@ class Session:
             job = self.route.jobs.current
             extranonce = self.route.extranonce
             if job is not None and extranonce is not None and job.extranonce1 == extranonce.extranonce1:
-                former = self.house.remembered.recall(self.worker_name, self._address)
-                self.tuner.begin(self.agent, former, monotonic())
+                now = monotonic()
+                self.tuner.begin(self.agent, self.house.remembered.recall(self._who, now), now)
                 self.deliver(job)  # else the pool just changed it: wait for the job that goes with the new one
 
     @property
@@ -235,17 +236,19 @@ class Session:
         return self.house.judge.algorithm.diff1
 
     @property
-    def _address(self) -> str:
-        return self.conn.peer.rpartition(":")[0]
+    def _who(self) -> tuple[str, str, str]:
+        """By what it is known again."""
+        return self.worker_name, self.conn.peer.rpartition(":")[0], self.agent
 
     def suggest(self, difficulty: float) -> None:
-        """The miner would like this difficulty; the same wish again changes nothing."""
+        """The miner would like to start at this difficulty."""
         if self.tuner.suggest(difficulty) and self.sent_seq >= 0 and self.route is not None:
             self._change_difficulty(self.tuner.under(self.route.ceiling))
 
     def set_floor(self, difficulty: float) -> None:
         """The miner wants no difficulty below this."""
-        self.tuner.floor = difficulty
+        if self.tuner.set_floor(difficulty) and self.sent_seq >= 0 and self.route is not None:
+            self._change_difficulty(self.tuner.under(self.route.ceiling))
 
     def adjust(self, now: float) -> None:
         """Look whether another difficulty would fit the miner's speed better."""
@@ -269,6 +272,7 @@ class Session:
 
     def _change_difficulty(self, difficulty: float) -> None:
         if difficulty != self.tuner.difficulty:
+            log.debug("session %d: difficulty %g after %g", self.number, difficulty, self.tuner.difficulty)
             self.tuner.change(difficulty, self.sent_seq, monotonic())
             self.tell(self._difficulty_line())
 
@@ -328,8 +332,9 @@ class Session:
     @property
     def upstream_user(self) -> str:
         """The name that the pool credits its shares to (empty before authorization)."""
-        first = next(iter(self.workers), None)
-        return self.house.names.upstream_user(first) if first is not None else ""
+        first = next(iter(self.workers.values()), None)
+        names = self.route.names if self.route is not None else None
+        return (names or self.house.names).upstream_user(first.user) if first is not None else ""
 
     def snapshot(self, now: float) -> dict[str, Any]:
         """Its state as plain data."""

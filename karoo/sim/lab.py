@@ -53,18 +53,20 @@ class Lab:
     """One miner of a speed (difficulty a second, which may change over time) under the controller.
 
     A job comes every `job_every` seconds. The miner applies a change at once, or with the next job. `ceiling` is the
-    difficulty of the upstream.
+    difficulty of the upstream. A start that is `remembered` is that of a former session.
     """
 
     def __init__(self, seed: int, start: float, speed: Callable[[float], float], *, at_once: bool,
                  policy: DifficultyPolicy, job_every: float = 30.0, ceiling: float = math.inf,
-                 controller: Callable[[float], Vardiff] = Vardiff) -> None:
+                 controller: Callable[[float], Vardiff] = Vardiff, remembered: bool = False) -> None:
         self._random = random.Random(seed)
         self._speed, self._at_once, self._job_every, self._ceiling = speed, at_once, job_every, ceiling
         self._tuner = Tuner(policy, dif.DIFF1_SHA256D)
         self._tuner.suggested = start
         self._tuner.begin("", None, 0.0)
         self._vardiff = self._tuner.vardiff = controller(0.0)
+        if remembered:
+            self._vardiff.trust()
         self._seq = 0
         self.run = Run()
         self._tell(0.0, self._tuner.under(ceiling))
@@ -185,10 +187,10 @@ class Measurements:
         self.shares = self.refused = self.changes = 0
 
     def run(self, seed: int, start: float, seconds: float, *, at_once: bool, factor: float = 1.0, since: float = 0.0,
-            policy: DifficultyPolicy = POLICY, ceiling: float = math.inf) -> Run:
+            policy: DifficultyPolicy = POLICY, ceiling: float = math.inf, remembered: bool = False) -> Run:
         """One miner, whose right difficulty is 1, and `factor` since that time."""
         run = Lab(seed, start, lambda now: SPEED * (factor if now >= since else 1.0), at_once=at_once, policy=policy,
-                  ceiling=ceiling, controller=self._controller).until(seconds)
+                  ceiling=ceiling, controller=self._controller, remembered=remembered).until(seconds)
         self.shares += run.count
         self.refused += run.refused
         self.changes += len(run.told) - 1
@@ -200,6 +202,17 @@ class Measurements:
         near, wait = 0, 0.0 if at_once else 90.0
         for seed in range(self.seeds):
             run = self.run(FRESH + seed * 101 + power, 10.0 ** power, LONGEST_START + wait, at_once=at_once)
+            due = min(max(90.0, run.time_of_share(20)), LONGEST_START) + wait
+            near += is_near(run.difficulty_at(due))
+        return near / self.seeds
+
+    def recovered(self, power: int, at_once: bool) -> float:
+        """A start remembered from another miner, 10^power times too high: the part of the runs that are near the right
+        difficulty after as long, and the minute more that it takes to distrust it."""
+        near, wait = 0, 60.0 + (0.0 if at_once else 90.0)
+        for seed in range(self.seeds):
+            run = self.run(FRESH + seed * 101 + power, 10.0 ** power, LONGEST_START + wait, at_once=at_once,
+                           remembered=True)
             due = min(max(90.0, run.time_of_share(20)), LONGEST_START) + wait
             near += is_near(run.difficulty_at(due))
         return near / self.seeds
