@@ -116,7 +116,7 @@ events = st.lists(st.tuples(
 
 @given(events)
 @settings(max_examples=200)
-def test_whatever_happens_everything_is_folded_once(happened):
+def test_whatever_happens_everything_is_folded_once(happened):  # noqa: PLR0912  (one branch an event)
     """What comes out of all folds is what the workers' sums tell, and what the account of all tells."""
     books, now, folded = Accounts(EARLIER, OFFSET), EARLIER, {}
     sessions = {name: [books.join(name, now)] for name in ("rig1", "rig2")}
@@ -149,6 +149,9 @@ def test_whatever_happens_everything_is_folded_once(happened):
         elif what == "fold":
             fold()
     before = summed(books.everything())
+    for joined in sessions.values():
+        while joined:
+            books.leave(joined.pop(), now)
     fold()
     everything = Deltas()
     for name, sums in folded.items():
@@ -204,6 +207,19 @@ def test_names_beyond_the_bound_take_the_place_of_idle_ones_or_share_one(books, 
     list(books.fold(NOON, NOON + 700, OFFSET))
     assert books.join("late", EARLIER + 700).name == "late"
     assert "rig3" not in books.workers and len(books.workers) == 11
+
+
+def test_a_name_is_told_once_it_sent_a_good_share_with_all_that_was_refused_before(books):
+    one = books.join("late", EARLIER)
+    books.refused(one, "malformed", EARLIER)
+    assert list(books.fold(NOON, NOON + 1, OFFSET)) == [] and one.sum().refused == {"malformed": 1}
+    books.answered_here(one, 1.0, EARLIER + 2)
+    ((name, news),) = books.fold(NOON + 1, NOON + 3, OFFSET)
+    assert (name, news.accepted, news.refused) == ("late", 1, {"malformed": 1})
+
+
+def test_a_miner_cannot_take_the_name_of_those_without_one(books):
+    assert books.join(NOBODY, EARLIER).name == f"{NOBODY} by name"
 
 
 def test_names_that_never_sent_a_good_share_go_and_their_refusals_stay(books):

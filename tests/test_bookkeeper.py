@@ -120,9 +120,17 @@ def test_a_full_disk_is_a_loud_warning_and_nothing_is_lost(site, database):
     assert kept(database)["rig1"] == site.booked(proxy, "rig1")
 
 
-@pytest.mark.parametrize("content", [b"no database at all" * 100, b"SQLite format 3\0" + b"\xff" * 5000])
-def test_a_damaged_file_is_set_aside_at_the_start(site, database, content):
-    Path(database).write_bytes(content)
+def damage(database):
+    """A ledger of ours whose tables are nonsense."""
+    with closing(Ledger(database)) as ledger:
+        ledger.write(0, {"rig1": Deltas(answered_here=7)})
+    content = Path(database).read_bytes()
+    Path(database).write_bytes(content[:100] + b"\xff" * (len(content) - 100))
+
+
+def test_a_damaged_file_is_set_aside_at_the_start(site, database):
+    damage(database)
+    content = Path(database).read_bytes()
     proxy = keeping(site, site.pool(), database)
     mine(site.miner(proxy, user="w.rig1"), 2)
     wait_kept(site, database, 2)
@@ -130,6 +138,69 @@ def test_a_damaged_file_is_set_aside_at_the_start(site, database, content):
     (aside,) = Path(database).parent.glob("karoo.db.damaged-*")
     assert aside.read_bytes() == content
     site.wait(lambda: proxy.snapshot()["ledger"]["fault"] is None)
+
+
+@pytest.mark.parametrize("content", [b"the operator's own notes", b"SQLite format 3\0" + b"\xff" * 5000])
+def test_a_file_that_is_not_ours_is_left_alone(site, database, content):
+    Path(database).write_bytes(content)
+    proxy = keeping(site, site.pool(), database)
+    mine(site.miner(proxy), 2)
+    site.wait_logged("is no database of Karoo's; name another file")
+    proxy.stop()
+    assert Path(database).read_bytes() == content
+    assert site.logged("2 accepted shares of 1 workers could not be written and ARE LOST")
+
+
+def test_what_was_is_known_before_anything_is_written(site, database, monkeypatch):
+    """The first reading fails for a moment: it is tried again, and nothing is forgotten."""
+    with closing(Ledger(database)) as ledger:
+        ledger.write(0, {"rig1": Deltas(answered_here=100)})
+    totals, tries = Ledger.totals, []
+
+    def fails_once(ledger):
+        tries.append(1)
+        if len(tries) == 1:
+            raise faults.LedgerError(database, "the disk failed")
+        return totals(ledger)
+
+    monkeypatch.setattr(bookkeeper, "RETRY_EVERY", 0.0)
+    monkeypatch.setattr(Ledger, "totals", fails_once)
+    proxy = keeping(site, site.pool(), database)
+    mine(site.miner(proxy, user="w.rig1"), 2)
+    site.wait(lambda: site.booked(proxy).accepted == 102)
+    wait_kept(site, database, 102)
+
+
+def test_a_second_proxy_may_not_write_the_same_file(site, database):
+    first = keeping(site, site.pool(), database)
+    mine(site.miner(first), 1)
+    wait_kept(site, database, 1)
+    second = keeping(site, site.pool(), database)
+    site.wait_logged("is kept by another proxy that runs")
+    assert second.snapshot()["ledger"]["fault"] and first.snapshot()["ledger"]["fault"] is None
+
+
+def test_a_file_that_is_removed_meanwhile_is_missed(site, database):
+    proxy = keeping(site, site.pool(), database)
+    miner = site.miner(proxy)
+    mine(miner, 1)
+    wait_kept(site, database, 1)
+    Path(database).unlink()
+    mine(miner, 2)
+    site.wait_logged("was removed or replaced while it was in use")
+    wait_kept(site, database, 2)
+    assert site.booked(proxy).accepted == 3
+
+
+def test_a_clock_that_is_set_back_stops_no_writing(site, database, monkeypatch):
+    proxy = keeping(site, site.pool(), database)
+    miner = site.miner(proxy)
+    mine(miner, 1)
+    wait_kept(site, database, 1)
+    monkeypatch.setattr(bookkeeper, "time", lambda: time.time() - 3600)
+    mine(miner, 2)
+    wait_kept(site, database, 3)
+    assert site.booked(proxy).accepted == 3
 
 
 def test_a_file_that_is_damaged_later_is_set_aside_and_the_totals_stay(site, database, monkeypatch):

@@ -307,12 +307,21 @@ def test_a_foreign_database_is_left_alone(opened, path):
 
 @pytest.mark.parametrize("opened", [Ledger, open_reader])
 @pytest.mark.parametrize("content", [b"no database at all" * 100, b"\0" * 8192, b"SQLite format 3\0" + b"\xff" * 999])
-def test_a_damaged_file_is_said_to_be_damaged(opened, content, path):
+def test_a_file_that_was_never_ours_is_not_said_to_be_damaged(opened, content, path):
     Path(path).write_bytes(content)
-    with pytest.raises(LedgerError, match=r"karoo\.db: is damaged.*and a new one is begun") as told:
+    with pytest.raises(LedgerError, match=r"karoo\.db: is no database of Karoo's; name another file") as told:
         opened(path)
-    assert told.value.damaged
+    assert not told.value.damaged
     assert Path(path).read_bytes() == content
+
+
+def test_a_damaged_file_is_said_to_be_damaged(path):
+    Ledger(path).close()
+    content = Path(path).read_bytes()
+    Path(path).write_bytes(content[:100] + b"\xff" * (len(content) - 100))
+    with pytest.raises(LedgerError, match=r"karoo\.db: is damaged.*and a new one is begun") as told:
+        Ledger(path)
+    assert told.value.damaged
 
 
 def test_damage_inside_is_found_when_it_is_met_and_the_file_set_aside(path):

@@ -247,8 +247,7 @@ def test_databases_that_are_none(report, tmp_path):
     assert report(database=nowhere) == (69, "", f"karoo: {nowhere}: there is no such file; the proxy makes it when it "
                                                 "starts: is this the right name?\n")
     assert report(database=str(other))[0::2] == (
-        69, f"karoo: {other}: is damaged, or no database at all; move it away, and a new one is begun (file is not a "
-            "database)\n")
+        69, f"karoo: {other}: is no database of Karoo's; name another file for the accounts (file is not a database)\n")
     assert report(database="")[0::2] == (78, "karoo: accounting.database is empty in this configuration, so no "
                                              "accounts are kept\n")
 

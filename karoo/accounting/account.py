@@ -122,6 +122,8 @@ class Accounts:
 
     def join(self, name: str, now: float) -> Account:
         """The account of a worker that has one session more."""
+        if name in (NOBODY, OTHER):
+            name = f"{name} by name"
         account = self.open(name, now + self.offset)
         account.join()
         self.all.sessions += 1
@@ -139,7 +141,7 @@ class Accounts:
 
     def leave(self, account: Account, now: float) -> None:
         """A session ended; a name that never sent a good share is forgotten, so that names alone fill neither memory
-        nor ledger."""
+        nor ledger: what was refused of it is booked to NOBODY."""
         account.sessions -= 1
         self.all.sessions -= 1
         account.last_seen = now + self.offset
@@ -245,6 +247,9 @@ class Accounts:
         shares = 0
         for _ in range(len(self._with_news)):
             account = self._with_news.popleft()
+            if account.never_good and account.name != NOBODY and account.news is not None:
+                self._with_news.append(account)  # not by name before it sent a good share: names would fill the ledger
+                continue
             news = account.fold(since)
             if news is not None:
                 self.all.total.add(news)

@@ -6,17 +6,18 @@ until it can: a full disk, a missing directory or a damaged file are loud warnin
 
 from __future__ import annotations
 
+import fcntl
 import logging
 from collections.abc import Callable
 from time import monotonic, time
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 from gevent.event import Event
 from gevent.threadpool import ThreadPool
 
 from karoo.accounting.account import MAX_WORKERS, Accounts
 from karoo.accounting.deltas import Deltas
-from karoo.accounting.faults import LedgerError
+from karoo.accounting.faults import LedgerError, check_place
 from karoo.accounting.ledger import Ledger, set_aside
 from karoo.accounting.rates import LEVELS
 from karoo.accounting.schema import Span
@@ -31,6 +32,9 @@ RETRY_EVERY = 30.0  # seconds between two tries to open a ledger
 REPEAT_AFTER = 600.0  # seconds after which the same complaint is made again
 PATIENCE = 10.0  # seconds that the end waits for the disk
 
+# The rows from which the hashrates of a span are told after a restart; the last minute's is soon told anew.
+FROM_ROWS: dict[str, Span] = {"15m": "minute", "1h": "minute", "24h": "hour"}
+
 Found = TypeVar("Found")
 
 
@@ -43,7 +47,9 @@ class Bookkeeper:
         self._ledger: Ledger | None = None
         self._restored = False
         self._unwritten: dict[int, dict[str, Deltas]] = {}  # start of the minute -> worker -> what it did
-        self._folded_at = self._tried_at = self._flushed_at = time()
+        self._lock: IO[bytes] | None = None  # held as long as this process keeps the file
+        self._folded_at = time()
+        self._tried_at = self._flushed_at = monotonic()
         self._written_at: float | None = None
         self._fault, self._complained_at = "", 0.0
         self._running, self._stopping, self._stopped = False, Event(), Event()
@@ -57,26 +63,38 @@ class Bookkeeper:
             self._open()
         while not self._stopping.wait(self._due() - time()):
             self._fold()
-            if self._path and time() >= self._flushed_at + self._flush_every:
+            if self._path and monotonic() >= self._flushed_at + self._flush_every:
                 self._flush()
         self._fold()
         if self._path:
-            self._flush()
-            if self._ledger is not None:
-                self._call(self._ledger.close)
+            self._flush(last=True)
+            self._say_what_is_lost()
+            self._drop_ledger()
         self._stopped.set()
+
+    def _say_what_is_lost(self) -> None:
+        """At the end: what could not be written is gone."""
+        left = [news for batch in self._unwritten.values() for news in batch.values()]
+        if left:
+            shares, workers = sum(one.accepted for one in left), {name for batch in self._unwritten.values()
+                                                                  for name in batch}
+            log.error("%s: %d accepted shares of %d workers could not be written and ARE LOST FROM THE ACCOUNTS: %s",
+                      self._path, shares, len(workers), self._fault)
 
     def stop(self) -> None:
         """Write what is left; not longer than the disk deserves."""
         self._stopping.set()
         if self._running and not self._stopped.wait(PATIENCE):
             log.error("%s: the disk did not take the last accounts in %g s; they are lost", self._path, PATIENCE)
+        if self._lock is not None:
+            self._lock.close()
 
     def _due(self) -> float:
         """When to fold again: at full quarters of a minute, so that none is split, and before a flush."""
         now = time()
         quarter = (now // FOLD_EVERY + 1) * FOLD_EVERY
-        return min(quarter, max(now, self._flushed_at + self._flush_every)) if self._path else quarter
+        flush_in = self._flushed_at + self._flush_every - monotonic()
+        return min(quarter, now + max(0.0, flush_in)) if self._path else quarter
 
     def snapshot(self) -> dict[str, Any]:
         """Its state as plain data."""
@@ -107,10 +125,17 @@ class Bookkeeper:
 
     # ------------------------------------------------------------------ writing
 
-    def _flush(self) -> None:
+    def _flush(self, last: bool = False) -> None:
         """Write each minute that is not written yet, oldest first."""
-        self._flushed_at = time()
-        if self._ledger is None and self._flushed_at >= self._tried_at + RETRY_EVERY:
+        self._flushed_at = monotonic()
+        if self._ledger is not None:
+            try:
+                self._call(self._ledger.check_place)
+            except LedgerError as error:
+                self._complain(str(error))
+                self._drop_ledger()
+                self._tried_at -= RETRY_EVERY
+        if self._ledger is None and (last or self._flushed_at >= self._tried_at + RETRY_EVERY):
             self._open()
         if self._ledger is None:
             return
@@ -126,7 +151,7 @@ class Bookkeeper:
                     return
                 raise
         try:
-            self._call(self._ledger.prune, self._flushed_at)
+            self._call(self._ledger.prune, time())
         except LedgerError as error:
             self._failed(error)
             return
@@ -145,21 +170,28 @@ class Bookkeeper:
     # ------------------------------------------------------------------ opening
 
     def _open(self) -> None:
-        self._tried_at = time()
+        self._tried_at = monotonic()
         try:
+            if self._lock is None:
+                self._lock = self._call(_locked, self._path)
             self._ledger = self._call(Ledger, self._path)
             if not self._restored:
                 self._restore(self._ledger)
         except LedgerError as error:
             self._failed(error)
+            if not self._restored:
+                self._drop_ledger()  # nothing is written before it is known what was
+
+    def _drop_ledger(self) -> None:
+        ledger, self._ledger = self._ledger, None
+        if ledger is not None:
+            self._call(ledger.close)
 
     def _failed(self, error: LedgerError) -> None:
         """Complain, loudly but not at every try; make room for a new file where this one is of no use."""
         self._complain(str(error))
         if error.damaged:
-            if self._ledger is not None:
-                self._call(self._ledger.close)
-                self._ledger = None
+            self._drop_ledger()
             try:
                 there = self._call(set_aside, self._path)
                 log.error("%s: moved to %s; the accounts go on in a new file", self._path, there)
@@ -178,20 +210,42 @@ class Bookkeeper:
     def _restore(self, ledger: Ledger) -> None:
         """Totals and hashrates go on where the former process ended."""
         known, seen = self._call(ledger.totals), self._call(ledger.seen)
+        rates = [(span, start, self._call(ledger.work, row, start, start + seconds))
+                 for span, row in FROM_ROWS.items() for start, seconds in _buckets(span)]
         self._restored = True
         latest = sorted(known, key=lambda name: seen[name][1], reverse=True)
         for name in paced(latest, AT_ONCE):
             self._accounts.restore(name, known[name], *seen[name])
         if len(known) > MAX_WORKERS:
             log.info("%s knows %d workers; the page shows the latest %d", self._path, len(known), MAX_WORKERS)
-        rows: tuple[tuple[str, Span], ...] = (("15m", "minute"), ("1h", "minute"), ("24h", "hour"))
-        for span, row in rows:
-            seconds, count = LEVELS[span]
-            newest = int(time() // seconds)
-            for bucket in range(newest - count + 1, newest + 1):
-                start = bucket * seconds
-                for name, checked, paid in paced(self._call(ledger.work, row, start, start + seconds), AT_ONCE):
-                    self._accounts.restore_rates(span, name, checked, paid, start)
+        for span, start, done in rates:
+            for name, checked, paid in paced(done, AT_ONCE):
+                self._accounts.restore_rates(span, name, checked, paid, start)
+
+
+def _buckets(span: str) -> list[tuple[int, int]]:
+    """(start, seconds) of each of a span's buckets at the present time, oldest first."""
+    seconds, count = LEVELS[span]
+    newest = int(time() // seconds)
+    return [(bucket * seconds, seconds) for bucket in range(newest - count + 1, newest + 1)]
+
+
+def _locked(path: str) -> IO[bytes]:
+    """A file beside the ledger, locked for as long as it is open: two writers would each know half of the truth.
+
+    The system gives the lock back when the process ends, however that comes. Raises LedgerError.
+    """
+    check_place(path, new=True)
+    try:
+        lock = open(f"{path}.lock", "ab")  # noqa: SIM115  (closed at the end)
+    except OSError as error:
+        raise LedgerError(path, f"{path}.lock cannot be made: {error.strerror}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise LedgerError(path, "is kept by another proxy that runs; give each its own accounting.database") from None
+    return lock
 
 
 class _Failure:

@@ -107,7 +107,7 @@ class Deltas:
 
     def _refused_as(self, word: str, code: int) -> int:
         return sum(count for reason, count in self.refused.items()
-                   if reason == word or reason.startswith(f"{POOL}{code}"))
+                   if reason == word or f"{reason} ".startswith(f"{POOL}{code} "))
 
     @property
     def cadence(self) -> tuple[float, float] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 
+APPLICATION = 0x4B61726F  # tells this kind of file from any other database (PRAGMA application_id)
 BUSY = 5.0  # seconds that another program may keep the file locked
 
 
@@ -47,10 +48,28 @@ _MEANINGS = (
 )
 
 
-def explained(path: str, error: sqlite3.Error) -> LedgerError:
-    """SQLite's error in words that help. (Its codes are not to be had in Python 3.10.)"""
+def explained(path: str, error: sqlite3.Error, opened: bool = True) -> LedgerError:
+    """SQLite's error in words that help. (Its codes are not to be had in Python 3.10.)
+
+    What cannot even be `opened` as ours and does not look like ours is another program's file, and not damaged.
+    """
     text = str(error)
     for part, meaning, damaged in _MEANINGS:
         if part in text:
+            if damaged and not opened and not is_ours(path):
+                meaning, damaged = "is no database of Karoo's; name another file for the accounts", False
             return LedgerError(path, f"{meaning} ({text})", damaged)
     return LedgerError(path, text)
+
+
+def is_ours(path: str) -> bool:
+    """Whether a file begins as our databases do, so that it may be moved away when it is damaged.
+
+    https://www.sqlite.org/fileformat.html: the header's text, and the application id in its bytes 68 to 71.
+    """
+    try:
+        with open(path, "rb") as file:
+            header = file.read(72)
+    except OSError:
+        return False
+    return header[:16] == b"SQLite format 3\0" and header[68:72] == APPLICATION.to_bytes(4, "big")

@@ -22,9 +22,8 @@ from urllib.parse import quote
 
 from karoo.accounting import schema
 from karoo.accounting.deltas import COLUMNS, SUMS, Deltas
-from karoo.accounting.faults import BUSY, LedgerError, check_place, explained
+from karoo.accounting.faults import APPLICATION, BUSY, LedgerError, check_place, explained
 from karoo.accounting.schema import (
-    APPLICATION,
     KEPT,
     POST,
     POST_REFUSED,
@@ -140,7 +139,7 @@ class Ledger(Reader):
         try:
             db = sqlite3.connect(path, timeout=BUSY, isolation_level=None, check_same_thread=False)
         except sqlite3.Error as error:
-            raise explained(path, error) from error
+            raise explained(path, error, opened=False) from error
         super().__init__(path, db)
         self._ids: dict[str, int] = {}
         try:
@@ -155,11 +154,19 @@ class Ledger(Reader):
             self._migrate(version)
             for statement in STAGES:
                 db.execute(statement)
+            if version == 0:
+                db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # the file itself tells from now on that it is ours
+            self._place = _place_of(path)
         except BaseException as error:
             db.close()
             if isinstance(error, sqlite3.Error):
-                raise explained(path, error) from error
+                raise explained(path, error, opened=False) from error
             raise
+
+    def check_place(self) -> None:
+        """Raises LedgerError where the file is not under its name any more: what is written would be lost."""
+        if _place_of(self.path) != self._place:
+            raise LedgerError(self.path, "was removed or replaced while it was in use; a new one is begun")
 
     def _migrate(self, version: int) -> None:
         for number in range(version + 1, len(schema.MIGRATIONS) + 1):
@@ -252,9 +259,18 @@ def open_reader(path: str) -> Reader:
         if db is not None:
             db.close()
         if isinstance(error, sqlite3.Error):
-            raise explained(path, error) from error
+            raise explained(path, error, opened=False) from error
         raise
     return Reader(path, db)
+
+
+def _place_of(path: str) -> tuple[int, int] | None:
+    """Which file a path leads to."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def set_aside(path: str) -> str:

@@ -10,6 +10,7 @@ SPANS = {"1m": 60.0, "15m": 900.0, "1h": 3600.0, "24h": 86_400.0}
 LEVELS = {"1m": (15, 5), "15m": (60, 16), "1h": (300, 13), "24h": (3600, 25)}
 _OFFSETS = {"1m": 0, "15m": 5, "1h": 21, "24h": 34}
 _PLACES = 59
+SET_BACK = 120.0  # seconds: a clock that goes back further was set, and what was counted by it tells nothing now
 
 
 class Rates:
@@ -25,14 +26,15 @@ class Rates:
         self._newest = 0.0
 
     def add(self, checked: float, paid: float, at: float) -> None:
-        """Work that was done at some time, mostly just now."""
+        """Work that was done just now."""
         self._turn(at)
         for span in LEVELS:
             self.refill(span, checked, paid, at)
 
     def refill(self, span: str, checked: float, paid: float, at: float) -> None:
         """Work that was done at some time, counted in one span only; what is older than that is passed over."""
-        self._turn(at)
+        if at > self._newest:
+            self._turn(at)
         seconds, count = LEVELS[span]
         bucket = int(at // seconds)
         if bucket > int(self._newest // seconds) - count:
@@ -42,7 +44,7 @@ class Rates:
 
     def _turn(self, at: float) -> None:
         """Empty the buckets that were passed over since the newest."""
-        if at < self._newest - 2 * SPANS["24h"]:  # the clock was set back
+        if at < self._newest - SET_BACK:
             self._clear()
         if at <= self._newest:
             return

@@ -6,7 +6,7 @@ import sqlite3
 from typing import Literal
 
 from karoo.accounting.deltas import COLUMNS, SUMS
-from karoo.accounting.faults import LedgerError
+from karoo.accounting.faults import APPLICATION, LedgerError
 
 Span = Literal["minute", "hour", "day"]
 
@@ -14,7 +14,6 @@ STEPS: dict[Span, int] = {"minute": 60, "hour": 3600, "day": 86_400}  # seconds;
 KEPT: dict[Span, int] = {"minute": 48 * 3600, "hour": 366 * 86_400}  # seconds; days for ever
 Table = Literal["minute", "hour", "day", "life"]
 TABLES: tuple[Table, ...] = ("minute", "hour", "day", "life")  # the last: one row a worker, whose start is 0
-APPLICATION = 0x4B61726F  # tells this kind of file from any other database (PRAGMA application_id)
 
 # As the first version has them; what Deltas gains later comes with a migration of its own.
 _NUMBERS_1 = ", ".join(f"{kind} NOT NULL" for kind in (
