@@ -177,7 +177,7 @@ def _report(args: argparse.Namespace) -> int:
     try:
         settings = config.load(args.config)
     except config.ConfigError as faults:
-        return _fail(str(faults), EX_CONFIG)
+        return _fail(f"{faults}\n(--database FILE needs no configuration)", EX_CONFIG)
     return report.run(settings.accounting.database, args, settings.shares.algorithm)
 
 
