@@ -10,8 +10,8 @@ ROOT = Path(__file__).parent.parent / "karoo"
 
 # The parts of the standard library that have no socket, no clock, no file and no log in them.
 PURE = {"__future__", "abc", "array", "base64", "binascii", "bisect", "collections", "copy", "dataclasses", "enum",
-        "fractions", "functools", "hashlib", "heapq", "itertools", "json", "math", "operator", "random", "re", "string",
-        "struct", "types", "typing", "unicodedata"}
+        "fractions", "functools", "hashlib", "heapq", "ipaddress", "itertools", "json", "math", "operator", "random",
+        "re", "string", "struct", "types", "typing", "unicodedata"}
 # `random` and `hashlib` reach for the system's entropy; what they are given decides, and that is law enough.
 
 
