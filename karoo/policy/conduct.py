@@ -67,7 +67,7 @@ class Conduct:
 
     One of `good`, `low`, `stale`, `duplicate` and `invalid` is called for each submit of an authorized session, by
     what this proxy found. What a pool says of a share is not the miner's conduct, nor is what it sends while there is
-    no pool. 0.15 KB; with faults 0.4 KB.
+    no pool. 0.2 KB; with faults 0.4 KB.
     """
 
     __slots__ = ("_credited", "_faults", "_looked_at", "_raised_at", "_rules", "_submits", "_tokens", "_waits_since")
