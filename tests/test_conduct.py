@@ -245,6 +245,12 @@ def test_stalls_do_not(most, stalls):
     assert repeat(session, "good", most, now=now, most=1000)[2] is None
 
 
+def test_silence_saves_nothing_up():
+    session = Conduct(RULES, 0.0)
+    repeat(session, "good", 1.0, most=LOOK)
+    assert AVERAGED * 100 <= repeat(session, "good", 1e6, now=1e6)[0] <= AVERAGED * 100 + 2 * LOOK + 1
+
+
 @given(st.floats(0.0, 1.0))
 def test_bad_shares_count_towards_the_rate(ratio):
     session, rng = Conduct(RULES, 0.0), random.Random(ratio)
