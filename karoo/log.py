@@ -9,6 +9,8 @@ import sys
 import time
 from typing import TextIO
 
+from karoo.logflood import FloodLimit
+
 _UNSAFE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
 _EXTRAS = ("session", "peer", "worker", "report")
 
@@ -22,13 +24,14 @@ def clean(text: str) -> str:
 def wire(data: bytes) -> str:
     """A message as DEBUG shows it: of an authorization only the user, never the password."""
     text = data.decode(errors="replace").rstrip()
-    if "authorize" not in text:
+    if "authorize" not in text and "\\u" not in text:  # an escape may hide the word
         return text
     try:
         message = json.loads(text)
-        message["params"] = [message["params"][0], "(hidden)"]
-    except (ValueError, LookupError, TypeError, RecursionError):
-        return "(something about authorize that cannot be shown without its password)"
+        if "authorize" in str(message.get("method")):
+            message["params"] = [message["params"][0], "(hidden)"]
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return "(a message that may hold a password, and cannot be read)"
     return json.dumps(message)
 
 
@@ -57,9 +60,26 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(entry)
 
 
+class _Handler(logging.StreamHandler):  # type: ignore[type-arg]
+    """Writes lines, but no flood of them."""
+
+    def __init__(self, stream: TextIO, limit: FloodLimit) -> None:
+        super().__init__(stream)
+        self._limit = limit
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        for count in self._limit.counts():
+            super().handle(count)
+        return self._limit.shows(record) and super().handle(record)
+
+
 def setup(level: str = "info", form: str = "text", stream: TextIO | None = None) -> None:
-    """Send the log to standard error; called once, by the program and not by the library."""
-    handler = logging.StreamHandler(stream or sys.stderr)
+    """Send the log to standard error; called once, by the program and not by the library.
+
+    Floods of like lines are cut short, but not with the level debug.
+    """
+    where = stream or sys.stderr
+    handler = logging.StreamHandler(where) if level == "debug" else _Handler(where, FloodLimit(time.monotonic))
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     root = logging.getLogger()
     for former in list(root.handlers):
