@@ -22,7 +22,9 @@ from karoo.configkinds import (
     Flag,
     Hex,
     Host,
+    Listed,
     Listen,
+    Network,
     Number,
     Table,
     Text,
@@ -63,6 +65,15 @@ class Proxy(Options):
     listen: str = option(
         "0.0.0.0:3333", "The address on which miners connect. Without a host, as in :3333, it is every IPv4 address; "
         "port 0 takes any free one.", Listen(), zero_is_default=True)
+    first_byte_ms: int = option(
+        30_000, "The time in which a miner that has connected must say something, in milliseconds. 0 sets no limit.",
+        Whole(0, DAY_MS))
+    subscribe_ms: int = option(
+        60_000, "The time in which it must have subscribed, in milliseconds. The time that it waits for the pool does "
+        "not count. 0 sets no limit.", Whole(0, DAY_MS))
+    authorize_ms: int = option(
+        120_000, "The time in which it must have asked for authorization, likewise. 0 sets no limit.",
+        Whole(0, DAY_MS))
     client_idle_ms: int = option(
         180_000, "The silence allowed to a miner before it is authorized, in milliseconds. 0 allows any.",
         Whole(0, DAY_MS))
@@ -71,6 +82,10 @@ class Proxy(Options):
     max_clients: int = option(
         10_000, "How many miners may be connected at a time; further ones are refused.", Whole(1, 1_000_000),
         zero_is_default=True)
+    max_misbehaviour: int = option(
+        200, "How many points of misbehaviour end a miner's session: 10 for a malformed line (one is forgiven each "
+        "second), 1 for a bad share (a good one makes it good), a quarter for a stale one. 0 for any number.",
+        Whole(0, 1_000_000))
     read_buf: int = option(
         4096, "How many bytes are read from a miner at once.", Whole(256, 1_048_576), zero_is_default=True)
     write_buf: int = option(
@@ -211,17 +226,30 @@ class Shares(Options):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ratelimit(Options):
-    enabled: bool = option(False, "Whether connections are limited by IP address.", Flag(), later=True)
+    enabled: bool = option(
+        False, "Whether the limits below are in force; IPv6 addresses are counted by /64. Without them miners that "
+        "misbehave (proxy.max_misbehaviour) are cut all the same, but nobody is banned.", Flag())
     max_connections_per_ip: int = option(
-        100, "How many connections one IP address may hold at a time. 0 sets no limit.", Whole(0, 1_000_000),
-        later=True)
+        100, "How many connections one IP address may hold at a time; further ones are refused. 0 sets no limit.",
+        Whole(0, 1_000_000))
     max_connections_per_minute: int = option(
-        60, "How many connections one IP address may open in a minute. 0 sets no limit.", Whole(0, 1_000_000),
-        later=True)
+        60, "How many connections one IP address may open in a minute; beyond them it is banned. 0 sets no limit.",
+        Whole(0, 1_000_000))
     ban_duration_seconds: int = option(
-        300, "How many seconds an address is banned that passed a limit.", Whole(1, 31_536_000), later=True)
+        300, "How many seconds a ban lasts. It doubles each time that the same address is banned again, up to a day, "
+        "and is forgiven step by step.", Whole(1, 31_536_000))
     cleanup_interval_seconds: int = option(
-        60, "The seconds between two removals of bans that have ended.", Whole(1, 86_400), later=True)
+        60, "The seconds between two removals of bans that have ended.", Whole(1, 86_400))
+    max_submits_per_second: int = option(
+        500, "How many shares and requests one miner may send in a second, on average over half a minute; beyond "
+        "them it is cut. 0 sets no limit.", Whole(0, 1_000_000))
+    bad_sessions: int = option(
+        3, "An address is banned when so many of its miners, and a quarter of all that it has, were cut for "
+        "misbehaviour in 5 minutes. 0 bans for none.", Whole(0, 10_000))
+    allow: tuple[str, ...] = option(
+        (), "Networks whose miners are neither limited by address nor banned.", Listed(Network()))
+    deny: tuple[str, ...] = option(
+        (), "Networks from which nobody may connect. It counts also with enabled: false.", Listed(Network()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ from decimal import Decimal
 from typing import Generic, Literal, NamedTuple, TypeVar
 
 from karoo.configfile import Scalar
+from karoo.policy import addresses
 
 T = TypeVar("T")
 Auto = Literal["auto"]
@@ -242,6 +243,37 @@ class Table(Kind["tuple[tuple[str, T], ...]"], Generic[T]):
 
     def write(self, value: tuple[tuple[str, T], ...]) -> str:
         return f"{{{', '.join(self.rows(value))}}}"
+
+
+class Listed(Kind["tuple[T, ...]"], Generic[T]):
+    """A list of values of another kind, in file order; it replaces the default whole. `Builder` reads the items."""
+
+    most = 1000
+
+    def __init__(self, item: Kind[T]) -> None:
+        self.item = item
+        self.wants = f"a list of up to {self.most}, each {item.wants}"
+
+    def parse(self, scalar: Scalar) -> tuple[T, ...]:
+        raise Unfit("begin each with a dash")
+
+    def write(self, value: tuple[T, ...]) -> str:
+        return f"[{', '.join(self.item.write(each) for each in value)}]"
+
+
+class Network(Kind[str]):
+    """A network or a single address, kept as it is written; `addresses.network` reads it."""
+
+    wants = "a network such as 10.0.0.0/8 or 2001:db8::/32, or an address"
+
+    def parse(self, scalar: Scalar) -> str:
+        return scalar.text
+
+    def check(self, value: str) -> None:
+        try:
+            addresses.network(value)
+        except ValueError as error:
+            raise Unfit from error
 
 
 class Hex(Kind[str]):

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from karoo.configfile import Entry, Fault, Mapping, Node, Scalar, Sequence
-from karoo.configkinds import Kind, Table, Unfit
+from karoo.configkinds import Kind, Listed, Table, Unfit
 from karoo.configwords import describe, printable, sort, substitute
 
 T = TypeVar("T")
@@ -213,6 +213,8 @@ class Builder:
             self.given[path] = entry.value.line
             if isinstance(option.kind, Table) and isinstance(entry.value, Mapping):
                 value = self._table(option.kind, entry.value, path)
+            elif isinstance(option.kind, Listed) and isinstance(entry.value, Sequence):
+                value = self._items(option.kind, entry.value, path)
             else:
                 value = self._value(option.kind, entry.value, path, option.secret, option.zero_is_default)
         if value is None:
@@ -236,6 +238,17 @@ class Builder:
             advice = f": {unfit.advice}" if unfit.advice else ""
             self.fault(path, node.line, f"found {describe(node, secret)}, wants {kind.wants}{advice}")
         return None
+
+    def _items(self, kind: Listed[T], node: Sequence, path: str) -> tuple[T, ...] | None:
+        """The items of a list, as far as they are right; None where there are too many."""
+        if len(node.items) > kind.most:
+            self.fault(path, node.line, f"found {len(node.items)}, wants at most {kind.most}")
+            return None
+        found = [self._value(kind.item, item, f"{path}[{index}]") for index, item in enumerate(node.items)]
+        right = tuple(value for value in found if value is not None)
+        if len(right) < len(found):
+            self._failed.add(path)
+        return right
 
     def _table(self, kind: Table[T], node: Mapping, path: str) -> tuple[tuple[str, T], ...] | None:
         """The rows of a table, as far as they are right; None where there are too many."""

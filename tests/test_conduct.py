@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from karoo.policy import conduct
 from karoo.policy.conduct import AVERAGED, LOOK, RAISED, Conduct, Rules
 
-RULES = Rules(max_submits_per_second=100.0, handshake_seconds=180.0)
+RULES = Rules(max_submits_per_second=100.0, deadlines=(30.0, 60.0, 180.0))
 BAD_SHARES = ["low", "duplicate", "invalid"]
 KINDS = {"low": "low-difficulty shares", "duplicate": "duplicate shares", "invalid": "invalid shares",
          "stale": "stale shares", "junk": "junk lines", "early": "submits before authorization"}
@@ -276,15 +276,19 @@ def test_requests_make_no_bad_share_good():
 
 # ---------------------------------------------------------------- the handshake
 
-def test_a_handshake_never_finished_ends_it():
+@pytest.mark.parametrize(("stage", "seconds", "why"), [
+    (conduct.CONNECTED, 30, "nothing sent within 30 s"), (conduct.HEARD, 60, "not subscribed within 60 s"),
+    (conduct.SUBSCRIBED, 180, "no authorization asked for within 180 s")])
+def test_a_handshake_never_finished_ends_it(stage, seconds, why):
     session = Conduct(RULES, 1000.0)
-    for second in range(180):
-        assert session.unfinished(1000.0 + second) is None
+    for second in range(seconds):
+        assert session.unfinished(stage, 1000.0 + second) is None
         session.request(1000.0 + second)  # whatever it does meanwhile
-    assert session.unfinished(1180.0) == "no authorization asked for within 180 s"
-    session.answered(1180.0)
-    assert session.unfinished(1359.0) is None and session.unfinished(1360.0)
-    assert Conduct(Rules(handshake_seconds=0.0), 0.0).unfinished(1e9) is None
+    assert session.unfinished(stage, 1000.0 + seconds) == why
+    session.answered(1000.0 + seconds)
+    assert session.unfinished(stage, 999.0 + 2 * seconds) is None
+    assert session.unfinished(stage, 1000.0 + 2 * seconds) == why
+    assert Conduct(Rules(deadlines=(0.0, 0.0, 0.0)), 0.0).unfinished(stage, 1e9) is None
 
 
 # ---------------------------------------------------------------- what it costs

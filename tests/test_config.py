@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from karoo.config import Address, Config, ConfigError, from_dict, load, loads, parse_address, without_effect
 from karoo.configdoc import example
 from karoo.configfile import MAX_CHARS
-from karoo.configkinds import AutoOr, Choice, Flag, Hex, Host, Listen, Number, Table, Text, Whole
+from karoo.configkinds import AutoOr, Choice, Flag, Hex, Host, Listed, Listen, Network, Number, Table, Text, Whole
 from karoo.configschema import Option, Section, members, walk
 
 HERE = Path(__file__).parent / "config"
@@ -29,12 +29,13 @@ relaxed = settings(deadline=None)
 
 
 def values(config):
-    return {path: plain(value) for path, _, value in walk(config)}
+    return {path: plain(option, value) for path, option, value in walk(config)}
 
 
-def plain(value):
+def plain(option, value):
     """The value as it stands in a file: a table is a dict there."""
-    return dict(value) if isinstance(value, tuple) else value
+    as_plain = {Table: dict, Listed: list}.get(type(option.kind))
+    return value if as_plain is None else as_plain(value)
 
 
 def as_dict(config):
@@ -45,7 +46,7 @@ def as_dict(config):
 
     def member_value(member, value):
         if isinstance(member, Option):
-            return plain(value)
+            return plain(member, value)
         return [section(item) for item in value] if member.many else section(value)
 
     return section(config)
@@ -261,7 +262,6 @@ def test_options_without_effect_are_named_only_where_they_differ_from_the_defaul
     assert without_effect(config) == [
         "proxy.write_buf is set, but never has an effect: the proxy writes straight to the socket",
         "proxy.tls.cert_file is set, but has no effect yet",
-        "ratelimit.enabled is set, but has no effect yet",
     ]
     assert without_effect(load(EXAMPLE_FILE, {})) == []
 
@@ -349,6 +349,20 @@ def test_a_table_is_read_as_it_is_written(table):
         assert loads(text, {}).vardiff.start_by_agent == pairs
 
 
+# Lists
+
+def test_a_list_keeps_its_order_and_replaces_the_default_as_a_whole():
+    for config in (loads("upstream: {host: p, user: u}\nratelimit:\n  deny:\n  - 10.0.0.0/8\n  - ::1", {}),
+                   from_dict({"upstream": POOL, "ratelimit": {"deny": ["10.0.0.0/8", "::1"]}})):
+        assert config.ratelimit.deny == ("10.0.0.0/8", "::1") and config.ratelimit.allow == ()
+        assert "ratelimit.deny" in config.given
+        hash(config)
+    many = [f"10.0.{number >> 8}.{number & 255}" for number in range(1000)]
+    assert len(from_dict({"upstream": POOL, "ratelimit": {"allow": many}}).ratelimit.allow) == 1000
+    with pytest.raises(ConfigError, match=r"ratelimit\.allow: found 1001, wants at most 1000"):
+        from_dict({"upstream": POOL, "ratelimit": {"allow": [*many, "::1"]}})
+
+
 # Values from code
 
 def test_values_from_code_go_through_the_same_rules():
@@ -390,6 +404,8 @@ def of_kind(kind):
         Hex: lambda: st.integers(0, 16 ** kind.digits - 1).map(lambda number: f"{number:0{kind.digits}x}"),
         Host: lambda: st.sampled_from(["pool.example.org", "10.0.0.1", "fd00::1"]),
         Listen: lambda: st.sampled_from([":0", "[::1]:3333", "localhost:80"]),
+        Listed: lambda: st.lists(of_kind(kind.item), max_size=5),
+        Network: lambda: st.sampled_from(["10.0.0.0/8", "::1", "2001:db8::/32"]),
         Table: lambda: st.dictionaries(words, of_kind(kind.value), max_size=5).filter(
             lambda table: len({name.lower() for name in table}) == len(table)),
         Text: lambda: words,

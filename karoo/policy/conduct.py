@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-THRESHOLD = 200.0  # points; a bad share is one
-
-# A malformed line: 20 of them at once, or 6 a minute for ever. Some firmware repeats one request that nobody
-# understands with each job or every half minute; that must not end it.
+# A malformed line: with the usual threshold 20 of them at once, or 6 a minute for ever. Some firmware repeats one
+# request that nobody understands with each job or every half minute; that must not end it.
 LINE = 10.0  # points
 LINES_LEAK = 1.0  # points a second
 
@@ -33,6 +31,10 @@ RAISED = 60.0  # seconds
 AVERAGED = 30.0
 LOOK = 64  # submits from one look at the rate to the next: a power of two. Between two looks a submit is one addition
 
+# How far a session has come, for its deadlines
+CONNECTED, HEARD, SUBSCRIBED = range(3)
+_MISSED = ("nothing sent", "not subscribed", "no authorization asked for")
+
 LOW, STALE_SHARES, DUPLICATE, INVALID, JUNK, EARLY = range(6)
 _NAMES = ("low-difficulty shares", "stale shares", "duplicate shares", "invalid shares", "junk lines",
           "submits before authorization")
@@ -42,12 +44,14 @@ _NAMES = ("low-difficulty shares", "stale shares", "duplicate shares", "invalid 
 class Rules:
     """What sessions must keep; one object for all of them. 0 is no limit.
 
-    ``max_submits_per_second`` is meant on average over AVERAGED seconds. ``handshake_seconds`` is the time to ask for
-    authorization.
+    ``threshold`` is the points that end a session; a bad share is one.
+    ``max_submits_per_second`` is meant on average over AVERAGED seconds. ``deadlines`` are those for the first byte,
+    for mining.subscribe and for mining.authorize, in seconds, each from the beginning.
     """
 
-    max_submits_per_second: float = 100.0
-    handshake_seconds: float = 180.0
+    threshold: float = 200.0
+    max_submits_per_second: float = 500.0
+    deadlines: tuple[float, float, float] = (30.0, 60.0, 120.0)
 
 
 class _Faults:
@@ -66,8 +70,7 @@ class Conduct:
     answers with the reason to cut it, in words, or None. Past the threshold each further fault gives a reason again.
 
     One of `good`, `low`, `stale`, `duplicate` and `invalid` is called for each submit of an authorized session, by
-    what this proxy found. What a pool says of a share is not the miner's conduct, nor is what it sends while there is
-    no pool. 0.2 KB; with faults 0.4 KB.
+    what this proxy found. What a pool says of a share is not the miner's conduct. 0.2 KB; with faults 0.4 KB.
     """
 
     __slots__ = ("_credited", "_faults", "_looked_at", "_raised_at", "_rules", "_submits", "_tokens", "_waits_since")
@@ -159,12 +162,13 @@ class Conduct:
 
     # ------------------------------------------------------------------ handshake
 
-    def unfinished(self, now: float) -> str | None:
-        """Asked now and then while it has not asked for authorization and nothing keeps it from doing so. However
-        busy it is: a byte now and then is a sign of life, but no handshake."""
-        allowed = self._rules.handshake_seconds
+    def unfinished(self, stage: int, now: float) -> str | None:
+        """Asked now and then while the session has come so far (CONNECTED, HEARD or SUBSCRIBED), has not asked for
+        authorization, and nothing keeps it from doing so. However busy it is: a byte now and then is a sign of life,
+        but no handshake."""
+        allowed = self._rules.deadlines[stage]
         if allowed and now - self._waits_since >= allowed:
-            return f"no authorization asked for within {allowed:g} s"
+            return f"{_MISSED[stage]} within {allowed:g} s"
         return None
 
     def answered(self, now: float) -> None:
@@ -191,6 +195,7 @@ class Conduct:
 
     def _judge(self, faults: _Faults, kind: int) -> str | None:
         faults.counts[kind] += 1
-        if faults.lines + max(0.0, faults.shares) < THRESHOLD:
+        threshold = self._rules.threshold
+        if not threshold or faults.lines + max(0.0, faults.shares) < threshold:
             return None
         return ", ".join(f"{count} {name}" for count, name in zip(faults.counts, _NAMES, strict=True) if count)

@@ -29,7 +29,7 @@ class Limits:
     """``deny`` is refused always. ``allow`` is exempt from limits and bans, but not from ``deny``; it does not keep
     others out. ``ban_seconds`` is the length of a first ban. Without a configured limit (0) there is none.
 
-    An address is banned for misbehaviour when ``bad_sessions`` of its sessions were cut (see `Gate.cut`).
+    An address is banned for misbehaviour when ``bad_sessions`` of its sessions were cut (see `Gate.cut`; 0: never).
     ``max_tracked`` addresses without a connection are remembered, and ``max_bans`` bans, with as many that ended.
     """
 
@@ -181,7 +181,7 @@ class Gate:
         another was cut is surely not the same miner come back.
         """
         peer = self._counted(address)
-        if peer is None:
+        if peer is None or not self.limits.bad_sessions:
             return None
         key = addresses.key(peer)
         if self._bans.of(key, now) is not None:
@@ -234,6 +234,16 @@ class Gate:
     def bans(self, now: float) -> list[Ban]:
         """The bans in force, the latest first."""
         return self._bans.in_force(now)
+
+    @property
+    def banned(self) -> int:
+        """Bans in force, and those that ended since the last sweep."""
+        return len(self._bans)
+
+    @property
+    def past_bans(self) -> int:
+        """Bans that ended and are not forgiven."""
+        return self._bans.remembered
 
     @property
     def tracked(self) -> int:
