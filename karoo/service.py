@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import resource
 import signal
 
 import gevent
 from gevent.event import Event
 
-from karoo import __version__, config
+from karoo import __version__, config, descriptors
 from karoo import log as logs
 from karoo.proxy.proxy import Proxy
 from karoo.web.app import Status, WebServer, create_app
@@ -32,6 +31,13 @@ class Service:
                 self.proxy.stop()
                 raise
 
+    def warn_of_room(self) -> None:
+        """Say so when fewer miners fit than the configuration means to."""
+        room, wanted = self.proxy.door.room, self.proxy.settings.proxy.max_clients
+        if room < wanted:
+            log.warning("the limit of open files leaves room for %d miners, not the %d of proxy.max_clients: raise it "
+                        "(ulimit -n, or LimitNOFILE of systemd) or lower max_clients", room, wanted)
+
     def start(self) -> None:
         if self.web is not None:
             self.web.start()
@@ -49,8 +55,9 @@ def run(settings: config.Config) -> int:
     log.info("karoo %s starts", __version__)
     for sentence in config.without_effect(settings):
         log.warning("%s", sentence)
-    raise_descriptor_limit(settings.proxy.max_clients)
+    descriptors.raise_limit()
     service = Service(settings)
+    service.warn_of_room()
     ended = on_end_signals()
     service.start()
     ended.wait()
@@ -66,14 +73,3 @@ def on_end_signals() -> Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         gevent.signal_handler(number, ended.set)
     return ended
-
-
-def raise_descriptor_limit(miners: int) -> None:
-    """Each miner takes a descriptor: use all that the system lets us have, and say when it is not enough."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    room = hard - 64  # for pools, pages, logs
-    if hard != resource.RLIM_INFINITY and room < miners:
-        log.warning("the limit of open files (%d) leaves room for %d miners, not the %d of proxy.max_clients: "
-                    "raise it (ulimit -n) or lower max_clients", hard, room, miners)

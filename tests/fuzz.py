@@ -126,8 +126,9 @@ class Crew:
 class Offender:
     """A bare connection: sends whatever bytes, reads lines. ``cut`` once the other side has closed or reset it."""
 
-    def __init__(self, proxy, receive_buffer=None):
+    def __init__(self, proxy, receive_buffer=None, source="127.0.0.1"):
         self.sock = socket.socket()
+        self.sock.bind((source, 0))
         if receive_buffer:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.sock.settimeout(PATIENCE)
@@ -450,7 +451,7 @@ class Fuzz:
     def __init__(self, site, seed):
         self.tally = Tally(seed)
         self.pool = pool = site.pool(difficulty=QUARTER)
-        self.proxy = proxy = site.proxy(pool, vardiff={"min_diff": 1e-12})
+        self.proxy = proxy = site.proxy(pool, vardiff={"min_diff": 1e-12}, proxy={"max_misbehaviour": 0})
         self._site, self._seed = site, seed
         site.records = _Recent()  # what the tests and the pool keep must not count as the proxy's memory
         pool.lines, pool.books.shares = deque(maxlen=200), deque(maxlen=200)

@@ -82,11 +82,12 @@ def test_a_port_in_use_is_a_clear_error(karoo, tmp_path, section):
 def test_run_serves_miners_and_pages_and_ends_by_a_signal(karoo, tmp_path, site, number):
     pool = site.pool(difficulty=1e-6)
     path = configuration(tmp_path, upstream={"host": "127.0.0.1", "port": pool.port, "user": "w"},
-                         ratelimit={"enabled": True}, http={"listen": "127.0.0.1:0", "pprof": True})
+                         proxy={"listen": "127.0.0.1:0", "write_buf": 8192},
+                         http={"listen": "127.0.0.1:0", "pprof": True})
     program = karoo("-c", path)
     page = program.wait_for(r"(http://127.0.0.1:\d+)/status").group(1)
     port = program.wait_for(r"miners may connect to 127.0.0.1:(\d+)").group(1)
-    assert "ratelimit.enabled is set, but has no effect yet" in program.text
+    assert "proxy.write_buf is set, but never has an effect" in program.text
     miner = karoo("simulate-miner", f"stratum+tcp://127.0.0.1:{port}", "--user", "a.rig", "--shares", 3, "--count", 2)
     assert miner.end(timeout=30) == 0 and "accepted 2" in miner.text
     assert pool.books.accepted >= 3

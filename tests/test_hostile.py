@@ -236,7 +236,7 @@ SHARES = {20, 21, 22, 23, 24, 25}
 @pytest.mark.parametrize("state", ["unknown", "subscribed", "at work"])
 def test_every_wrong_value_of_every_parameter_is_answered(house, state):
     """Never silence, never an exception, never a good answer to a wrong question."""
-    house.open()
+    house.open(proxy={"max_misbehaviour": 0})
     right = right_params(house.crew.miners[0].job.notify)
     offender = house.offender()
     steps = {"unknown": b"", "subscribed": line("s", "mining.subscribe", []), "at work": LOGIN}

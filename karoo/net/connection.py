@@ -15,6 +15,7 @@ import gevent
 from gevent import get_hub
 from gevent.ssl import SSLSocket
 
+_LINGER_SECONDS, _LINGER_BYTES = 1.0, 1 << 20
 _OPEN_STATES = (1, 2, 3)  # ESTABLISHED, SYN_SENT, SYN_RECV of <netinet/tcp.h>
 
 
@@ -25,12 +26,13 @@ class LineTooLong(Exception):
 class Connection:
     """One peer over a connected gevent socket, plain or TLS.
 
-    ``last_heard`` and ``last_sent`` are monotonic seconds. ``cut_reason`` says why this side
+    ``opened_at``, ``last_heard`` and ``last_sent`` are monotonic seconds. ``cut_reason`` says why this side
     closed it (None while open, or when the peer did). A connection has one reader; anybody may push.
     """
 
     __slots__ = ("_backlog", "_backlog_bytes", "_gathered", "_lines", "_max_backlog", "_max_line", "_partial",
-                 "_read_size", "_sock", "_tls", "_writer", "closed", "cut_reason", "last_heard", "last_sent", "peer")
+                 "_read_size", "_sock", "_tls", "_writer", "closed", "cut_reason", "last_heard", "last_sent",
+                 "opened_at", "peer")
 
     def __init__(self, sock: Any, max_line: int = 16384, max_backlog: int = 262144, read_size: int = 4096) -> None:
         self._sock = sock
@@ -44,8 +46,18 @@ class Connection:
         self._writer: gevent.Greenlet | None = None
         self.closed = False
         self.cut_reason: str | None = None
-        self.last_heard = self.last_sent = monotonic()
+        self.opened_at = self.last_heard = self.last_sent = monotonic()
         self.peer = peer_name(sock)
+
+    @property
+    def host(self) -> str:
+        """The peer's address without its port; empty where it has none."""
+        return self.peer.rpartition(":")[0]
+
+    @property
+    def heard(self) -> bool:
+        """Whether the peer ever said anything."""
+        return self.last_heard > self.opened_at
 
     @property
     def backlog_bytes(self) -> int:
@@ -172,6 +184,23 @@ class Connection:
             self._backlog_bytes = 0
 
     # ------------------------------------------------------------------ closing
+
+    def linger(self) -> None:
+        """Before a close: let the peer read what it was told last. Waits for it a second at most.
+
+        Closing over bytes that were not read resets the connection, and the system forgets what is on its way.
+        """
+        self._flush()
+        if self.closed or self._tls or self._writer is not None:
+            return
+        left = _LINGER_BYTES
+        with gevent.Timeout(_LINGER_SECONDS, False):
+            try:
+                self._sock._sock.shutdown(stdlib_socket.SHUT_WR)
+                while left > 0 and (data := self._recv()):
+                    left -= len(data)
+            except OSError:
+                return  # it is gone
 
     def close(self, reason: str | None = None) -> None:
         """Close at once; what was written already still goes out. The reader gets None."""

@@ -1,9 +1,12 @@
-"""Accept connections. Knows no Stratum."""
+"""Accept connections, also when there is no descriptor left for them. Knows no Stratum."""
 
 from __future__ import annotations
 
+import errno
+import os
+import socket as stdlib_socket
 from collections.abc import Callable
-from typing import Any
+from typing import IO, Any
 
 from gevent import socket
 from gevent.server import StreamServer
@@ -11,6 +14,10 @@ from gevent.server import StreamServer
 from karoo.net.dialer import tune
 
 BACKLOG = 4096  # connections that the kernel keeps while the loop is busy: a farm that comes back at once
+PAUSE = 0.1  # seconds without accepting, where not even a connection that is closed at once can be accepted
+
+_NO_DESCRIPTOR = {errno.EMFILE, errno.ENFILE}
+_NO_MEMORY = {errno.ENOBUFS, errno.ENOMEM}
 
 
 class ListenError(Exception):
@@ -36,13 +43,17 @@ def listening_socket(host: str, port: int) -> Any:
 
 
 class Listener:
-    """A listening TCP socket that hands each connection to `handle(sock)` in a greenlet of its own."""
+    """A listening TCP socket that hands each connection to `handle(sock)` in a greenlet of its own.
 
-    def __init__(self, host: str, port: int, handle: Callable[[Any], None]) -> None:
+    `starved()` is called for each connection that was closed at once because no descriptor was left.
+    """
+
+    def __init__(self, host: str, port: int, handle: Callable[[Any], None], starved: Callable[[], None]) -> None:
         self._handle = handle
         sock = listening_socket(host, port)
         self.host, self.port = sock.getsockname()[:2]
-        self._server = StreamServer(sock, self._on_connection)
+        self._server = Frugal(sock, self._on_connection)
+        self._server.starved = starved  # type: ignore[method-assign]
 
     def start(self) -> None:
         self._server.start()
@@ -53,3 +64,71 @@ class Listener:
 
     def _on_connection(self, sock: Any, _address: Any) -> None:
         self._handle(sock)
+
+
+class Frugal(StreamServer):
+    """Without a descriptor gevent's server prints a traceback, waits, and lets clients hang in the kernel's queue.
+    This one keeps a spare descriptor: with it, it accepts and closes, so that each client knows at once.
+
+    Nothing here is closed by `os.close`: gevent's waits for the loop's next turn before it frees the descriptor.
+    """
+
+    _spare: IO[bytes] | None = None
+
+    def starved(self) -> None:
+        """A connection was closed because no descriptor was left for it."""
+
+    def start_accepting(self) -> None:
+        """As `StreamServer.start_accepting`, with a descriptor set aside."""
+        if self._spare is None:
+            self._keep_spare()
+        super().start_accepting()
+
+    def do_read(self) -> Any:
+        """The next connection, as `StreamServer.do_read`; None when there is none to be had now."""
+        try:
+            return super().do_read()
+        except OSError as failure:
+            if failure.errno in _NO_DESCRIPTOR:
+                self._close_next()
+            elif failure.errno in _NO_MEMORY:
+                self._pause()
+            elif failure.errno == errno.EBADF:  # closed on this side
+                raise
+            return None  # else the peer was gone before it was accepted
+
+    def _keep_spare(self) -> None:
+        try:
+            self._spare = open(os.devnull, "rb", buffering=0)  # noqa: SIM115 - it is there to be open
+        except OSError as failure:
+            if failure.errno not in _NO_DESCRIPTOR:
+                raise
+
+    def _drop_spare(self) -> None:
+        if self._spare is not None:
+            self._spare.close()
+            self._spare = None
+
+    def _close_next(self) -> None:
+        """Accept the next one with the spare descriptor, and close it."""
+        self._drop_spare()
+        try:
+            stdlib_socket.close(self.socket._accept()[0])
+            self.starved()
+        except BlockingIOError:
+            return  # it left
+        except OSError:
+            self._pause()  # another process or thread took the descriptor
+        finally:
+            self._keep_spare()
+
+    def _pause(self) -> None:
+        """Accept again a little later: a socket that is readable and cannot be accepted from would spin."""
+        self.stop_accepting()
+        self._timer = self.loop.timer(PAUSE)
+        self._timer.start(self._start_accepting_if_started)
+
+    def close(self) -> None:
+        """Stop listening."""
+        super().close()
+        self._drop_spare()

@@ -102,6 +102,9 @@ class Remembered:
     def __init__(self) -> None:
         self._former: OrderedDict[tuple[str, str, str], tuple[Former, float]] = OrderedDict()
 
+    def __len__(self) -> int:
+        return len(self._former)
+
     def keep(self, miner: tuple[str, str, str], former: Former, now: float) -> None:
         """A miner leaves."""
         self._former[miner] = former, now

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from karoo.accounting.account import Accounts
 from karoo.metrics import Metrics
+from karoo.policy.conduct import Rules
 from karoo.policy.vardiff import DifficultyPolicy, Remembered
 from karoo.policy.workers import WorkerNames
 from karoo.proxy.pending import PendingShare
@@ -44,11 +45,13 @@ class House:
     """The parts that every session uses.
 
     `seat` gives a session (with the id of its former one) a route, `mask` tells the pool's version mask; both wait
-    for the pool, and raise NoSeat.
+    for the pool, and raise NoSeat. `blame` is told of a session that is cut for misbehaviour, and why.
     """
 
     seat: Callable[[Any, str | None], Route]
     mask: Callable[[Any], int]
+    blame: Callable[[Any, str], None]
+    rules: Rules
     judge: Judge
     names: WorkerNames
     difficulty: DifficultyPolicy

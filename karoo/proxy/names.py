@@ -49,6 +49,10 @@ class UpstreamNames:
         self._over = False
         self._said = False
 
+    def __len__(self) -> int:
+        """Names that the pool was asked about."""
+        return len(self._known) + len(self._asked)
+
     def submit(self, pending: PendingShare) -> None:
         """Send a share under its worker's name, now or as soon as the pool knows it."""
         known = self._of_user.get(pending.worker.user)

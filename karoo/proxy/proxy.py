@@ -11,7 +11,7 @@ from typing import Any
 
 import gevent
 
-from karoo import __version__, config
+from karoo import __version__, config, descriptors
 from karoo.accounting import summary
 from karoo.accounting.account import Accounts
 from karoo.accounting.bookkeeper import Bookkeeper
@@ -19,14 +19,14 @@ from karoo.metrics import Metrics
 from karoo.net.connection import Connection
 from karoo.net.listener import Listener
 from karoo.pace import paced
+from karoo.policy.conduct import Rules
 from karoo.policy.vardiff import DifficultyPolicy, Remembered
 from karoo.policy.workers import WorkerNames
+from karoo.proxy.door import Door
 from karoo.proxy.greenlets import Greenlets
 from karoo.proxy.house import House
 from karoo.proxy.routes import Routes
-from karoo.proxy.session import Session
-from karoo.stratum import messages
-from karoo.stratum.errors import StratumError
+from karoo.proxy.session import MISBEHAVIOUR, Session
 from karoo.stratum.share import Judge
 
 log = logging.getLogger("karoo.proxy")
@@ -52,8 +52,13 @@ class Proxy:
                              not settings.compat.strict_broadcast, self._greenlets)
         vardiff, upstream = settings.vardiff, settings.upstream
         start = None if isinstance(vardiff.start_diff, str) else vardiff.start_diff
+        proxy, limits = settings.proxy, settings.ratelimit
+        room = descriptors.room()
+        self.door = Door(limits, proxy.max_clients if room is None else min(proxy.max_clients, room), self.metrics)
         self._house = House(
-            seat=self.routes.seat, mask=self.routes.mask, judge=judge,
+            seat=self.routes.seat, mask=self.routes.mask, judge=judge, blame=self.door.blame,
+            rules=Rules(proxy.max_misbehaviour, limits.max_submits_per_second if limits.enabled else 0,
+                        (proxy.first_byte_ms / 1e3, proxy.subscribe_ms / 1e3, proxy.authorize_ms / 1e3)),
             names=WorkerNames(upstream.worker_names, upstream.user),
             difficulty=DifficultyPolicy(
                 vardiff.enabled, vardiff.min_diff, vardiff.max_diff, start,
@@ -61,8 +66,8 @@ class Proxy:
                 vardiff.target_seconds, vardiff.rounding == "power_of_two"),
             remembered=Remembered(),
             accounts=self.accounts, metrics=self.metrics)
-        host, port = config.parse_address(settings.proxy.listen)
-        self.listener = Listener(host, port, self._on_connection)
+        host, port = config.parse_address(proxy.listen)
+        self.listener = Listener(host, port, self._on_connection, self.door.starve)
         self._number = 0
 
     # ------------------------------------------------------------------ life
@@ -100,13 +105,8 @@ class Proxy:
     def _on_connection(self, sock: Any) -> None:
         """One miner, in a greenlet of its own, from its first byte to its last."""
         settings = self.settings.proxy
-        self.metrics.connections += 1
         conn = Connection(sock, settings.max_line_bytes, settings.max_backlog_bytes, settings.read_buf)
-        if len(self.sessions) >= settings.max_clients:
-            self.metrics.turned_away.count("max_clients")
-            log.warning("%s turned away: %d miners are connected (proxy.max_clients)", conn.peer, len(self.sessions))
-            conn.push(messages.error(None, StratumError("The proxy is full")))
-            conn.close()
+        if not self.door.admit(conn, len(self.sessions)):
             return
         self._number += 1
         session = Session(self._number, conn, self._house)
@@ -115,6 +115,7 @@ class Proxy:
             session.run()
         finally:
             del self.sessions[session.number]
+            self.door.leave(conn)
 
     # ------------------------------------------------------------------ once a second, once a minute
 
@@ -125,18 +126,23 @@ class Proxy:
             self._sweep_sessions(now)
             self._adjust_sessions(now)
             self.routes.sweep(now)
+            self.door.sweep(now)
 
     def _sweep_sessions(self, now: float) -> None:
-        """End the silent ones, give a sign of life to those that hear nothing."""
+        """End the silent ones and those that do not get on; give a sign of life to those that hear nothing."""
         settings = self.settings.proxy
         before = now - settings.client_idle_ms / 1e3 if settings.client_idle_ms else 0.0
         after = now - settings.authorized_idle_ms / 1e3 if settings.authorized_idle_ms else 0.0
         quiet = now - settings.quiet_ms / 1e3
         for session in paced(list(self.sessions.values())):
             conn = session.conn
-            if session.route is None and conn.peer_left():
-                session.end("the miner closed the connection")  # it waits for the pool and does not read
-                self.routes.wake()
+            if session.waits:  # for the pool, and does not read
+                if conn.peer_left():
+                    session.end("the miner closed the connection")
+                    self.routes.wake()
+            elif (why := session.miss_deadline(now)) is not None:
+                session.cut(why)
+                session.end(MISBEHAVIOUR)
             elif conn.last_heard < (after if session.workers else before):
                 session.end("silent for too long")
             elif conn.last_sent < quiet:
@@ -176,13 +182,27 @@ class Proxy:
         return {
             "version": __version__, "uptime_seconds": round(now - self.started_at, 1),
             "listen": [self.listener.host, self.listener.port], "algorithm": self.settings.shares.algorithm,
-            "sessions": len(self.sessions), "connections": metrics.connections,
+            "sessions": len(self.sessions), "max_sessions": self.door.room, "connections": metrics.connections,
             "turned_away": dict(metrics.turned_away), "ended": dict(metrics.ended), "exceptions": metrics.exceptions,
             "jobs": metrics.jobs, "last_notify_unix": int(metrics.last_notify), "blocks": metrics.blocks,
             "seconds_since_job": round(time() - metrics.last_notify, 1) if metrics.last_notify else None,
             "upstream_dials": metrics.upstream_dials, "upstream_losses": dict(metrics.upstream_losses),
             "routes": [route.snapshot(now) for route in self.routes.routes],
+            "unexpected_answers": metrics.unexpected_answers, **self.door.snapshot(now), "tables": self._tables(),
             "accounts": summary.totals(self.accounts, time(), paced), "ledger": self.books.snapshot(),
+        }
+
+    def _tables(self) -> dict[str, int]:
+        """How much of everything is kept. Whatever peers do, none of these grows without bound."""
+        routes = self.routes.routes
+        return {
+            "sessions": len(self.sessions), "workers": len(self.accounts.workers),
+            "remembered_difficulties": len(self._house.remembered), **self.door.tables(),
+            "jobs": sum(len(route.jobs) for route in routes),
+            "prefixes": sum(route.prefixes.held for route in routes if route.prefixes is not None),
+            "held_shares": sum(route.held for route in routes),
+            "owed_answers": sum(route.upstream.owed for route in routes if route.upstream is not None),
+            "names_at_pools": sum(len(route.upstream.names) for route in routes if route.upstream is not None),
         }
 
     def session_snapshots(self) -> Iterator[dict[str, Any]]:

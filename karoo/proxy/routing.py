@@ -97,6 +97,11 @@ class Route:
         return self.upstream is not None and not self.upstream.closing and self.upstream.owes_verdicts
 
     @property
+    def held(self) -> int:
+        """Shares that wait for the pool to come back."""
+        return len(self._held)
+
+    @property
     def mask(self) -> int:
         """The version-rolling mask of the pool."""
         return self.upstream.mask if self.upstream is not None else 0
@@ -364,7 +369,7 @@ class Route:
             "address": f"{upstream.host}:{upstream.port}" if upstream else None, "up": self.is_up,
             "up_seconds": round(now - upstream.connected_at, 1) if upstream else None,
             "user": upstream.names.policy.default_user if upstream else None, "reason": self.last_reason,
-            "sessions": len(self.sessions), "jobs": len(self.jobs), "held_shares": len(self._held),
+            "sessions": len(self.sessions), "jobs": len(self.jobs), "held_shares": self.held,
             "owed_answers": upstream.owed if upstream else 0, "version_mask": f"{self.mask:08x}",
             "difficulty": upstream.difficulty if upstream else job.difficulty if job else 0.0,
             "network_difficulty": dif.difficulty_of(job.network_target, self._diff1) if job else None,

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from secrets import token_hex
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 from karoo import units
 from karoo.log import wire
 from karoo.net.connection import Connection, LineTooLong
 from karoo.policy import hints
+from karoo.policy.conduct import CONNECTED, HEARD, SUBSCRIBED, Conduct
 from karoo.policy.tuner import Tuner
 from karoo.proxy import requests, shares
 from karoo.proxy.house import House, Route, SessionLog
@@ -27,30 +29,43 @@ from karoo.stratum.methods import Authorize, Subscribe
 
 log = logging.getLogger("karoo.session")
 
+T = TypeVar("T")
+
+# Why sessions end, for counters
+MISBEHAVIOUR = "misbehaviour"
+
 LOGGED_REJECTIONS = 50
 MAX_WORKERS = 1000  # users that one connection may be authorized as (a proxy behind this one has many)
+
+
+class Parting(Exception):
+    """The session ends here; the text says why. What was told last is to reach the miner."""
+
+
+class Misbehaviour(Parting):
+    """It ends because of what the miner does."""
 
 
 class Session:
     """One miner over one connection.
 
     ``sent_seq`` is the number of the last job that it was sent, ``epoch`` tells which of the pool's
-    extranonces it knows, ``mask`` which version bits it may roll.
+    extranonces it knows, ``mask`` which version bits it may roll. While it ``waits`` for a pool it reads nothing.
     """
 
-    __slots__ = ("_told_mask", "accepted", "agent", "asked_mask", "conn", "end_reason", "epoch", "house", "mask",
-                 "number", "prefix", "rejected", "route", "sent_seq", "session_id", "started_at", "subscribed",
-                 "takes_extranonce", "tuner", "worker_name", "workers")
+    __slots__ = ("_told_mask", "accepted", "agent", "asked_mask", "conduct", "conn", "end_reason", "epoch", "house",
+                 "mask", "number", "prefix", "rejected", "route", "sent_seq", "session_id", "subscribed",
+                 "takes_extranonce", "tuner", "waits", "worker_name", "workers")
 
     def __init__(self, number: int, conn: Connection, house: House) -> None:
         self.number, self.conn, self.house = number, conn, house
-        self.started_at = monotonic()
+        self.conduct = Conduct(house.rules, conn.opened_at)
         self.session_id = token_hex(4)
         self.route: Route | None = None
         self.prefix = b""
         self.epoch = 0
         self.agent = self.worker_name = ""
-        self.subscribed = False
+        self.subscribed = self.waits = False
         self.workers: dict[str, Worker] = {}
         self.takes_extranonce = False
         self.asked_mask = self._told_mask = self.mask = 0
@@ -68,21 +83,28 @@ class Session:
     def run(self) -> None:
         """Serve the miner until it leaves or is cut. Nothing that it sends gets an exception out of here."""
         self.log.info("connected")
+        farewell = True
         try:
             while (line := self.conn.read_line()) is not None:
                 self._on_line(line)
+            farewell = False
         except (ProtocolError, LineTooLong) as fault:
             self.tell(messages.error(None, StratumError(str(fault))))
-            self.end(str(fault))
+            self.cut(str(fault), str(fault))
+        except Misbehaviour as fault:
+            self.cut(str(fault))
+        except Parting as parting:
+            self.end_reason = str(parting)
         except Exception:
             self.house.metrics.exceptions += 1
             self.log.exception("a bug ended this session")
-            self.end("a bug in the proxy")
+            self.end_reason = "a bug in the proxy"
         finally:
-            self._leave()
+            self._leave(farewell)
 
-    def _leave(self) -> None:
-        self.conn.close()
+    def _leave(self, farewell: bool) -> None:
+        if not farewell:
+            self.conn.close()
         if self.route is not None:
             self.route.leave(self)
         learned = self.tuner.learned
@@ -93,41 +115,82 @@ class Session:
         reason = self.end_reason or self.conn.cut_reason or "the miner closed the connection"
         self.house.metrics.ended.count(reason)
         self.log.info("disconnected after %s, %d shares accepted, %d rejected: %s",
-                      units.duration(monotonic() - self.started_at), self.accepted, self.rejected, reason)
+                      units.duration(monotonic() - self.conn.opened_at), self.accepted, self.rejected, reason)
+        if farewell:
+            self.conn.linger()
+            self.conn.close()
 
     def end(self, reason: str) -> None:
         """Disconnect it; `run` comes to its end."""
         self.end_reason = self.end_reason or reason
         self.conn.close(reason)
 
+    def cut(self, why: str, reason: str = MISBEHAVIOUR) -> None:
+        """It misbehaves (`why`, in words): it is told, where it can be, and its address is blamed. `run` ends it."""
+        self.log.info("cut: %s", why)
+        if self.started:
+            self.tell(messages.notification("client.show_message", [f"Disconnected: {why}"]))
+        self.end_reason = self.end_reason or reason
+        self.house.blame(self, why)
+
+    def miss_deadline(self, now: float) -> str | None:
+        """Looked at now and then: why it is to be cut, where it does not get on with its handshake."""
+        if self.workers or self.waits or self.end_reason:
+            return None
+        return self.conduct.unfinished(
+            SUBSCRIBED if self.subscribed else HEARD if self.conn.heard else CONNECTED, now)
+
     # ------------------------------------------------------------------ lines
 
     def _on_line(self, line: bytes) -> None:
+        """Do what it asks. Raises Parting, ProtocolError."""
+        now = self.conn.last_heard
         if log.isEnabledFor(logging.DEBUG):
             self.log.debug("< %s", wire(line))
         try:
             message = messages.parse(line)
         except Malformed as fault:
-            self.conn.push_soon(messages.error(None, fault))
+            self.tell(messages.error(None, fault))
+            self._mind(self.conduct.junk(now))
             return
-        if isinstance(message, Response):
-            return  # to what a pool's message asked it, if anything
+        if isinstance(message, Response):  # to what a pool's message asked it, if anything
+            self._mind(self.conduct.request(now))
+            return
         request_id = message.id if isinstance(message, Request) else None
         try:
             if message.method == "mining.submit":
                 shares.submit(self, request_id, message.params)
-            elif message.method == "mining.subscribe":
-                self._on_subscribe(request_id, message.params)
-            elif message.method == "mining.authorize":
-                self._on_authorize(request_id, message.params)
+                why = self.conduct.good(now)
             else:
-                requests.handle(self, request_id, message.method, message.params)
+                self._on_request(request_id, message.method, message.params)
+                why = self.conduct.request(now)
         except NoSeat as full:
             self.house.metrics.turned_away.count(str(full))
             self.answer(request_id, messages.error(request_id, full))
-            self.end(str(full))
+            raise Parting(str(full)) from None
         except StratumError as fault:
             self.answer(request_id, messages.error(request_id, fault))
+            why = self._count_fault(message.method, fault, now)
+        if why is not None:
+            raise Misbehaviour(why)
+
+    def _on_request(self, request_id: Id, method: str, params: Any) -> None:
+        if method == "mining.subscribe":
+            self._on_subscribe(request_id, params)
+        elif method == "mining.authorize":
+            self._on_authorize(request_id, params)
+        else:
+            requests.handle(self, request_id, method, params)
+
+    def _count_fault(self, method: str, fault: StratumError, now: float) -> str | None:
+        """A request that was answered with an error; the reason to cut the session, if that is one."""
+        if method == "mining.submit":
+            return shares.count_fault(self, fault, now)
+        return self.conduct.junk(now) if isinstance(fault, Malformed) else self.conduct.request(now)
+
+    def _mind(self, why: str | None) -> None:
+        if why is not None:
+            raise Misbehaviour(why)
 
     def answer(self, request_id: Id, data: bytes) -> None:
         """Answer a request; a notification (no id) is never answered."""
@@ -150,9 +213,18 @@ class Session:
     def _take_seat(self, former_id: str | None) -> Route:
         """Its route; waits for one at the first call."""
         if self.route is None:
-            self.route = self.house.seat(self, former_id)
+            self.route = self._wait_for(lambda: self.house.seat(self, former_id))
             self.mask = self.asked_mask & self.route.mask
         return self.route
+
+    def _wait_for(self, get: Callable[[], T]) -> T:
+        """What only a pool can give. The time that this takes is not the miner's."""
+        self.waits = True
+        try:
+            return get()
+        finally:
+            self.waits = False
+            self.conduct.answered(monotonic())
 
     def _on_subscribe(self, request_id: Id, params: Any) -> None:
         asked = Subscribe.parse(params)
@@ -238,17 +310,17 @@ class Session:
     @property
     def _who(self) -> tuple[str, str, str]:
         """By what it is known again."""
-        return self.worker_name, self.conn.peer.rpartition(":")[0], self.agent
+        return self.worker_name, self.conn.host, self.agent
 
     def suggest(self, difficulty: float) -> None:
         """The miner would like to start at this difficulty."""
         if self.tuner.suggest(difficulty) and self.sent_seq >= 0 and self.route is not None:
-            self._change_difficulty(self.tuner.under(self.route.ceiling))
+            self._change_difficulty(self.tuner.under(self.route.ceiling), wished=True)
 
     def set_floor(self, difficulty: float) -> None:
         """The miner wants no difficulty below this."""
         if self.tuner.set_floor(difficulty) and self.sent_seq >= 0 and self.route is not None:
-            self._change_difficulty(self.tuner.under(self.route.ceiling))
+            self._change_difficulty(self.tuner.under(self.route.ceiling), wished=True)
 
     def adjust(self, now: float) -> None:
         """Look whether another difficulty would fit the miner's speed better."""
@@ -270,11 +342,16 @@ class Session:
         if self.sent_seq >= 0:
             self.tell(self._difficulty_line())
 
-    def _change_difficulty(self, difficulty: float) -> None:
+    def _change_difficulty(self, difficulty: float, wished: bool = False) -> None:
         if difficulty != self.tuner.difficulty:
             log.debug("session %d: difficulty %g after %g", self.number, difficulty, self.tuner.difficulty)
-            self.tuner.change(difficulty, self.sent_seq, monotonic())
+            self._hold(difficulty, monotonic(), wished)
             self.tell(self._difficulty_line())
+
+    def _hold(self, difficulty: float, now: float, wished: bool = False) -> None:
+        if difficulty > self.tuner.difficulty > 0 and not wished:
+            self.conduct.raised(now)
+        self.tuner.change(difficulty, self.sent_seq, now)
 
     def _difficulty_line(self) -> bytes:
         return messages.set_difficulty(self.tuner.difficulty)
@@ -296,7 +373,7 @@ class Session:
         now = monotonic()
         difficulty = self.tuner.under(route.ceiling)
         if difficulty != self.tuner.difficulty:
-            self.tuner.change(difficulty, self.sent_seq, now)
+            self._hold(difficulty, now)
             lines.append(self._difficulty_line())
         if self.epoch != route.epoch:
             assert route.extranonce is not None
@@ -313,7 +390,7 @@ class Session:
 
     def grant_mask(self) -> int:
         """The version bits that it may roll, as its configure is answered: what it asked for and the pool allows."""
-        mask = self.route.mask if self.route is not None else self.house.mask(self)
+        mask = self.route.mask if self.route is not None else self._wait_for(lambda: self.house.mask(self))
         self.mask = self._told_mask = self.asked_mask & mask
         return self.mask
 
@@ -343,6 +420,6 @@ class Session:
             "ok": self.accepted, "bad": self.rejected, "diff": self.tuner.difficulty, "agent": self.agent,
             "route": self.route.number if self.route is not None else None, "prefix": self.prefix.hex(),
             "version_mask": f"{self.mask:08x}", "takes_extranonce": self.takes_extranonce,
-            "connected_seconds": round(now - self.started_at, 1), "backlog_bytes": self.conn.backlog_bytes,
+            "connected_seconds": round(now - self.conn.opened_at, 1), "backlog_bytes": self.conn.backlog_bytes,
             "silent_seconds": round(now - self.conn.last_heard, 1),
         }

@@ -7,6 +7,7 @@ from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 
 from karoo.accounting.deltas import DUPLICATE, LOW, STALE
+from karoo.policy.conduct import Conduct
 from karoo.proxy.house import Route
 from karoo.proxy.pending import PendingShare, Verdict, Worker
 from karoo.stratum import difficulty as dif
@@ -34,6 +35,8 @@ _REASONS: dict[type[StratumError], str] = {
     NotSubscribed: "not subscribed", Unauthorized: "unauthorized", Malformed: "malformed", JobNotFound: STALE,
     DuplicateShare: DUPLICATE, LowDifficulty: LOW,
 }
+
+_CONDUCT = {JobNotFound: Conduct.stale, DuplicateShare: Conduct.duplicate, LowDifficulty: Conduct.low}
 
 
 def submit(session: Session, request_id: Id, params: Any) -> None:
@@ -93,6 +96,16 @@ def _refused(session: Session, worker: Worker | None, fault: StratumError) -> No
     reason = _REASONS.get(type(fault), "other")
     session.house.accounts.refused(worker.account if worker else None, reason, monotonic())
     session.log_rejected("share rejected (%s): %s", reason, fault.message)
+
+
+def count_fault(session: Session, fault: StratumError, now: float) -> str | None:
+    """A submit that was answered with this error, at ``now`` (monotonic seconds), as the conduct of the session; the
+    reason to cut it, if that is one."""
+    conduct = session.conduct
+    if not session.started:
+        return conduct.early(now)
+    kind = _CONDUCT.get(type(fault), Conduct.invalid)
+    return kind(conduct, now)
 
 
 def settle(session: Session, pending: PendingShare, verdict: Verdict) -> None:

@@ -19,7 +19,7 @@ from gevent.pywsgi import WSGIHandler, WSGIServer
 from greenlet import greenlet
 
 from karoo import config
-from karoo.net.listener import listening_socket
+from karoo.net.listener import Frugal, listening_socket
 from karoo.pace import paced
 
 log = logging.getLogger("karoo.web")
@@ -66,7 +66,7 @@ class Status:
             state = self._snapshot()
             rest = self._original(state) | {
                 "vardiff": self._vardiff(len(texts), active, difficulty, state["accounts"]["shares_per_second"]),
-                "ratelimit": self._ratelimit(len(texts), len(addresses)), **state}
+                "ratelimit": self._ratelimit(len(texts), len(addresses), state["banned_ips"]), **state}
             if monotonic() - self._workers_at > WORKERS_CACHE_SECONDS:
                 self._workers_text = ",".join([_dumps(worker) for worker in paced(self._workers(), 50)])
                 self._workers_at = monotonic()
@@ -89,9 +89,9 @@ class Status:
                 "avg_shares_per_sec": shares / max(active, 1), "target_seconds": settings.target_seconds,
                 "min_difficulty": settings.min_diff, "max_difficulty": settings.max_diff}
 
-    def _ratelimit(self, clients: int, addresses: int) -> dict[str, Any]:
+    def _ratelimit(self, clients: int, addresses: int, banned: int) -> dict[str, Any]:
         settings = self._settings.ratelimit
-        return {"total_ips": addresses, "total_active": clients, "banned_ips": 0,
+        return {"total_ips": addresses, "total_active": clients, "banned_ips": banned,
                 "max_per_ip": settings.max_connections_per_ip, "max_per_minute": settings.max_connections_per_minute,
                 "ban_duration_sec": settings.ban_duration_seconds}
 
@@ -171,14 +171,18 @@ class _Handler(WSGIHandler):
             log.debug("%s was silent for %g s", self.client_address, REQUEST_SECONDS)
 
 
+class _Server(Frugal, WSGIServer):
+    """pywsgi's server, which also stands a lack of descriptors."""
+
+
 class WebServer:
     """The HTTP server in the proxy's process. Raises ListenError when the address cannot be had."""
 
     def __init__(self, host: str, port: int, app: Flask) -> None:
         sock = listening_socket(host, port)
         self.host, self.port = sock.getsockname()[:2]
-        self._server = WSGIServer(sock, app, spawn=Pool(MAX_CONNECTIONS), handler_class=_Handler,
-                                  log=_Log(logging.DEBUG), error_log=_Log(logging.ERROR))
+        self._server = _Server(sock, app, spawn=Pool(MAX_CONNECTIONS), handler_class=_Handler,
+                               log=_Log(logging.DEBUG), error_log=_Log(logging.ERROR))
 
     def start(self) -> None:
         self._server.start()

@@ -1,0 +1,140 @@
+"""The door: who is let in, who is turned away and told so, whose misbehaviour is remembered.
+
+What it decides by is `policy.ratelimit`; here are the words that miners, the log and the status page get of it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from time import monotonic, time
+from typing import Any, Protocol
+
+from karoo import config
+from karoo.metrics import Metrics
+from karoo.net.connection import Connection
+from karoo.policy import addresses
+from karoo.policy.ratelimit import BANNED, DENIED, Gate, Limits
+from karoo.stratum import messages
+from karoo.stratum.errors import StratumError
+
+log = logging.getLogger("karoo.door")
+
+FULL, STARVED = "max_clients", "no descriptor left"
+TOLD_AT_ONCE = 50  # connections turned away that are given time to read why; of a rush, the others are just closed
+SHOWN_CUTS = 50
+SHOWN_BANS = 100
+
+
+class Cut(Protocol):
+    """What the door knows of a session that misbehaved."""
+
+    conn: Connection
+    number: int
+    worker_name: str
+    agent: str
+
+
+class Door:
+    """``room`` is the number of sessions that there may be."""
+
+    def __init__(self, limits: config.Ratelimit, room: int, metrics: Metrics) -> None:
+        self.room = room
+        self._limits, self._metrics = limits, metrics
+        self._gate = Gate(_gate_limits(limits))
+        self._cuts: deque[dict[str, Any]] = deque(maxlen=SHOWN_CUTS)
+        self._telling = 0
+        self._starved = self._starved_before = 0
+        self._swept_at = monotonic()
+
+    # ------------------------------------------------------------------ in and out
+
+    def admit(self, conn: Connection, sessions: int) -> bool:
+        """Whether a connection may become a session, beside so many; `leave` must follow then. Else it is closed."""
+        self._metrics.connections += 1
+        now = monotonic()
+        refusal = self._gate.admit(conn.host, now)
+        if refusal is not None:
+            if refusal.ban is not None:
+                log.warning("%s", refusal.ban.text(now))
+            told = "" if refusal.kind in (DENIED, BANNED) else f"Too many connections: {refusal.text}"
+            self._turn_away(conn, refusal.kind, refusal.text, told)
+            return False
+        if sessions >= self.room:
+            self._gate.leave(conn.host, now)
+            self._turn_away(conn, FULL, f"{sessions} miners are connected, and there is room for no more",
+                            "The proxy is full")
+            return False
+        return True
+
+    def _turn_away(self, conn: Connection, kind: str, why: str, told: str) -> None:
+        self._metrics.turned_away.count(kind)
+        log.info("%s turned away: %s", conn.peer, why)
+        if told and self._telling < TOLD_AT_ONCE:
+            self._telling += 1
+            conn.push(messages.error(None, StratumError(told)))
+            conn.linger()
+            self._telling -= 1
+        conn.close()
+
+    def starve(self) -> None:
+        """A connection was closed because no descriptor was left for it."""
+        self._metrics.turned_away.count(STARVED)
+        self._starved += 1
+
+    def leave(self, conn: Connection) -> None:
+        """A connection that was admitted is gone."""
+        self._gate.leave(conn.host, monotonic())
+
+    # ------------------------------------------------------------------ misbehaviour
+
+    def blame(self, session: Cut, why: str) -> None:
+        """A session is cut for what it did; its address is banned when several of its sessions were."""
+        now, conn = monotonic(), session.conn
+        ban = self._gate.cut(conn.host, why, now, conn.opened_at)
+        if ban is not None:
+            log.warning("%s", ban.text(now))
+        self._cuts.append({
+            "unix": int(time()), "id": session.number, "ip": conn.peer, "worker": session.worker_name,
+            "agent": session.agent, "why": why,
+            "banned_until_unix": None if ban is None else int(time() + ban.until - now)})
+
+    # ------------------------------------------------------------------ once a second
+
+    def sweep(self, now: float) -> None:
+        """Forget what is over; say how many found no descriptor."""
+        if self._starved != self._starved_before:
+            log.warning("no open file was left for %d connections, which were closed: raise the limit (ulimit -n) or "
+                        "lower proxy.max_clients", self._starved - self._starved_before)
+            self._starved_before = self._starved
+        if now - self._swept_at >= self._limits.cleanup_interval_seconds and not self._gate.sweep(now):
+            self._swept_at = now
+
+    # ------------------------------------------------------------------ state
+
+    def tables(self) -> dict[str, int]:
+        """How much is kept of addresses."""
+        return {"addresses": self._gate.tracked, "bans": self._gate.banned, "past_bans": self._gate.past_bans}
+
+    def snapshot(self, now: float) -> dict[str, Any]:
+        """Who is banned and who was cut, as plain data; the latest first, and not more than a page shows."""
+        bans = self._gate.bans(now)
+        unix = time() - now
+        return {
+            "banned_ips": len(bans),
+            "bans": [{"ip": ban.address, "why": ban.why, "times": ban.times, "since_unix": int(unix + ban.since),
+                      "until_unix": int(unix + ban.until), "seconds_left": round(ban.until - now)}
+                     for ban in bans[:SHOWN_BANS]],
+            "cut": list(reversed(self._cuts)),
+        }
+
+
+def _gate_limits(limits: config.Ratelimit) -> Limits:
+    """The limits that are in force; without `enabled` only who is denied counts."""
+    on = limits.enabled
+    return Limits(
+        max_connections_per_ip=limits.max_connections_per_ip if on else 0,
+        max_connections_per_minute=limits.max_connections_per_minute if on else 0,
+        ban_seconds=limits.ban_duration_seconds, bad_sessions=limits.bad_sessions if on else 0,
+        allow=tuple(addresses.network(text) for text in limits.allow),
+        deny=tuple(addresses.network(text) for text in limits.deny))
