@@ -230,7 +230,7 @@ def test_an_address_is_banned_when_several_of_its_miners_were_cut_and_its_others
     for peer in first[:3]:
         peer.send(b"junk\n")
         told(peer)
-    site.wait_logged("127.0.0.8 is banned for 300 s: 3 sessions cut within 0 s, the last one for not JSON")
+    site.wait_logged("127.0.0.8 is banned for 300 s: 3 sessions cut within 0 s, the last one: not JSON")
     assert last_cut(proxy)["banned_until_unix"] > 0
     assert told(peers(proxy, "127.0.0.8")) == []
     first[3].send(AUTHORIZE)

@@ -301,7 +301,7 @@ def test_many_bad_miners_among_few():
     found = [house.comes_back(number, 1.0 + at / 10) for at, number in enumerate(bad)]
     ban = found[9]
     assert all(isinstance(each, int) for each in found[:9]), "of forty, ten are no small minority"
-    assert ban.why == "10 sessions cut within 1 s, the last one for 20 junk lines"
+    assert ban.why == "10 sessions cut within 1 s, the last one: 20 junk lines"
     assert {each.kind for each in found[10:] if each is not None and not isinstance(each, int)} == {BANNED}
     assert house.gate.bans(100.0) == [ban], "one ban is enough for all that are cut after it"
 

@@ -200,8 +200,8 @@ class Gate:
         if not self._enough(trouble, now):
             return None
         source.trouble = None
-        return self._bans.punish(key, f"{trouble.cuts} sessions cut within {span(now - trouble.since)}, the last one "
-                                      f"for {why}", now)
+        return self._bans.punish(key, f"{trouble.cuts} sessions cut within {span(now - trouble.since)}, the last one: "
+                                      f"{why}", now)
 
     def _enough(self, trouble: _Trouble, now: float) -> bool:
         several = self.limits.bad_sessions
