@@ -3,7 +3,7 @@
 import gevent
 import pytest
 
-from karoo.policy.failover import Backoff, PoolOrder, Refusals
+from karoo.policy.failover import Backoff, PoolOrder, Refusals, same_site
 from karoo.sim.miner import MinerOptions, SimulatedMiner
 from tests.site import EASY
 
@@ -41,6 +41,25 @@ def test_only_better_pools_whose_wait_is_over_are_looked_at():
     assert order.better(0, 0.0) is None and order.better(2, 0.0) == 0
     order.failed(0, 0.0)
     assert (order.better(1, 9.0), order.better(2, 9.0), order.better(2, 10.0)) == (None, 1, 0)
+
+
+def test_a_pool_that_somebody_else_found_down_is_not_looked_at_yet():
+    order = PoolOrder([Backoff(10.0, 30.0, _Steps()) for _ in range(2)])
+    order.postpone(0, 45.0)
+    order.postpone(0, 30.0)
+    assert (order.better(1, 44.0), order.better(1, 45.0)) == (None, 0)
+
+
+@pytest.mark.parametrize(("ours", "theirs", "allowed"), [
+    ("pool.example", "pool.example", True), ("pool.example", "eu.pool.example", True),
+    ("eu.pool.example", "us.pool.example", True), ("eu.pool.example", "pool.example", True),
+    ("EU.pool.example.", "us.POOL.example", True), ("pool.example", "evil.example", False),
+    ("eu.pool.example", "eu.pool.example.evil.org", False), ("pool.example", "evilpool.example", False),
+    ("10.0.0.1", "10.0.0.1", True), ("10.0.0.1", "11.0.0.1", False), ("::1", "::2", False), ("pool", "evil", False),
+    ("pool.co.uk", "evil.co.uk", False), ("pool.co.uk", "eu.pool.co.uk", True), ("pool.com.br", "evil.com.br", False),
+    ("eu.pool.co.uk", "us.pool.co.uk", True), ("eu.f2pool.io", "us.f2pool.io", True)])
+def test_who_asks_to_reconnect_may_lead_to_the_same_site_only(ours, theirs, allowed):
+    assert same_site(ours, theirs) is allowed
 
 
 def test_the_ratio_of_refused_shares_is_over_the_last_minutes():

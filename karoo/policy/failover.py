@@ -51,6 +51,10 @@ class PoolOrder:
         self._retry_at[index] = now + wait
         return wait
 
+    def postpone(self, index: int, until: float) -> None:
+        """Somebody else found a pool down, and leaves it alone until then."""
+        self._retry_at[index] = max(self._retry_at[index], until)
+
     def succeeded(self, index: int) -> None:
         """A pool sent a job."""
         self._backoffs[index].succeeded()
@@ -93,4 +97,7 @@ def same_site(ours: str, theirs: str) -> bool:
     if ours.replace(".", "").isdigit() or ":" in ours:  # an address has no parent
         return False
     parent = ours.partition(".")[2] if ours.count(".") > 1 else ours
+    *_, second, country = ["", *parent.split(".")]
+    if parent.count(".") == 1 and len(country) == 2 and len(second) <= 3:  # co.uk, com.br, or.jp: anybody's
+        parent = ours
     return "." in parent and (theirs == parent or theirs.endswith("." + parent))

@@ -7,7 +7,9 @@ these dataclasses need not check it again. A fault raises Malformed, which names
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
+from ipaddress import IPv6Address
 from typing import Any
 
 from karoo.stratum.difficulty import target_of_nbits
@@ -19,6 +21,9 @@ MAX_EXTRANONCE2 = 16
 EXTRANONCE_SUBSCRIBE = "subscribe-extranonce"
 MINIMUM_DIFFICULTY = "minimum-difficulty"
 VERSION_ROLLING = "version-rolling"
+
+_LABEL = "[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_HOST_NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*\.?")  # of a host name, or an IPv4 address
 
 
 # ---------------------------------------------------------------- single values
@@ -246,7 +251,7 @@ class Reconnect:
     def parse(cls, params: Any, host: str, port: int) -> Reconnect:
         """What is missing or empty stays as it is; the port may come as a text."""
         params = [*(params if type(params) is list else []), None, None, None]
-        to_host = text(params[0], "the host", 255) if params[0] else host
+        to_host = _host(params[0]) if params[0] else host
         to_port = params[1] or port
         if type(to_port) is str and to_port.isascii() and to_port.isdigit() and len(to_port) < 6:
             to_port = int(to_port)
@@ -254,6 +259,17 @@ class Reconnect:
             raise Malformed("client.reconnect to something that is no port")
         wait = positive(params[2], "the wait") if params[2] else 0.0
         return cls(to_host, to_port, min(wait, 60.0))
+
+
+def _host(value: Any) -> str:
+    """A host name or an IP address, and nothing that the system's resolver could read as another one."""
+    name = text(value, "the host", 253)
+    if not _HOST_NAME.fullmatch(name):
+        try:
+            IPv6Address(name)
+        except ValueError:
+            raise Malformed("client.reconnect to something that is no host") from None
+    return name
 
 
 def subscribe_result(result: Any) -> tuple[str | None, Extranonce]:
