@@ -50,6 +50,7 @@ class Company(Protocol):
     def reached(self, index: int) -> None: ...
     def await_reached(self, seconds: float) -> int | None: ...
     def wake(self) -> None: ...
+    def failed(self, index: int, until: float) -> None: ...
     def has_double(self, route: Route, upstream: Upstream) -> bool: ...
 
 
@@ -138,7 +139,9 @@ class Keeper:
         if isinstance(failure, Redirected) and (steady or redirect is None):
             self._redirect = _Redirect(index, (failure.host, failure.port), failure.wait)
         elif failure.sick or (not steady and route.wanted.is_set() and not route.fresh_start):
-            return f"{failure}; next try in {self._order.failed(index, now, failure.sick):.1f} s"
+            wait = self._order.failed(index, now, failure.sick)
+            self._company.failed(index, now + wait)
+            return f"{failure}; next try in {wait:.1f} s"
         return str(failure)
 
     def _ended(self, upstream: Upstream, reason: str) -> None:

@@ -43,6 +43,10 @@ class Prober:
                                  keeper.route.number + 1)
                         self._greenlets.run(_move(keeper, index), "the way back to a better pool")
 
+    def postpone(self, index: int, until: float) -> None:
+        """A pool was found down: no look at it before then, monotonic seconds."""
+        self._order.postpone(index, until)
+
     def _is_well(self, index: int) -> bool:
         """Whether a pool stands a full handshake, a job, and the time that it is to be well."""
         pool = self._pools[index]

@@ -117,6 +117,11 @@ class Routes:
         self._reached.clear()
         self.wake()
 
+    def failed(self, index: int, until: float) -> None:
+        """A route found a pool down, and leaves it alone until then, monotonic seconds."""
+        if self._prober is not None:
+            self._prober.postpone(index, until)
+
     def await_reached(self, seconds: float) -> int | None:
         """Wait so long, or until another route reached a pool: its number then."""
         return self._reached_pool if self._reached.wait(seconds) else None
