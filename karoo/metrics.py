@@ -57,7 +57,7 @@ class Tally(Counter[str]):
     MOST = 64
 
     def count(self, reason: str) -> None:
-        reason = reason[:80]
+        reason = reason[:200]
         self[reason if reason in self or len(self) < self.MOST else "other"] += 1
 
 

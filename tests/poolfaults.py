@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 
 CLOSE, SILENCE = "(closes)", "(silence)"
 BACKUP, ON = "the backup pool takes over", "the miners go on"
+TLS, SOCKS5 = "TLS", "SOCKS5"  # ways to a pool, other than the plain one
+TRUSTED, PRIVATE, OTHER_NAME, EXPIRED = "trusted", "private", "other name", "expired"  # certificates
 
 PREVHASH = "1027c4d1414c343c1e2feb897ed4d57bc2ce6f44000073110000000000000000"
 COINB1 = "01000000010000000000000000000000000000000000000000000000000000000000000000ffffffff20"
@@ -40,7 +42,12 @@ REPLIES = {  # of a pool without fault; $ is the request's id
 @dataclass(frozen=True)
 class Fault:
     """``replies`` stand in place of those of a good pool; ``first`` is what follows the authorization instead of a
-    difficulty and a job, ``after`` what follows these. ``reason`` is part of what the log says."""
+    difficulty and a job, ``after`` what follows these; ``at_once`` is said before anything was asked. ``reason`` is
+    part of what the log says.
+
+    The dial: ``host`` is what the proxy is told to connect to. ``way`` is how; of TLS only a pool with a
+    ``certificate`` is capable, and with SOCKS5 it is the proxy on the way that has the fault. Where it is ``absent``,
+    nothing listens on the port."""
 
     name: str
     leads_to: str
@@ -49,6 +56,10 @@ class Fault:
     first: tuple[str, ...] = (DIFFICULTY, job())
     after: tuple[str, ...] = ()
     at_once: str = ""
+    host: str = "127.0.0.1"
+    way: str = ""
+    certificate: str = ""
+    absent: bool = False
 
 
 def _subscribed(result: str) -> dict[str, str]:
@@ -67,7 +78,42 @@ def _faulty_job(name: str, value: object, reason: str) -> Fault:
     return Fault(f"a job whose {name} is {value!r}", BACKUP, reason, first=(DIFFICULTY, job(**{name: value})))
 
 
+def _refused_certificate(name: str, certificate: str, reason: str) -> Fault:
+    return Fault(f"TLS with a certificate {name}", BACKUP, f"certificate refused: {reason}", host="localhost", way=TLS,
+                 certificate=certificate)
+
+
+def _socks5_answer(code: int) -> str:
+    """No password needed; then the answer to the request to connect."""
+    return f"\x05\x00\x05{chr(code)}\x00\x01\x00\x00\x00\x00\x00\x00\\"
+
+
+DIAL = (
+    Fault("refuses the connection: nothing listens there", BACKUP, "Connection refused", absent=True),
+    Fault("has a name that does not resolve", BACKUP, "the name does not resolve", host="pool.invalid"),
+    Fault("says nothing to the TLS handshake", BACKUP, "no answer within", way=TLS, at_once=SILENCE),
+    Fault("closes in the TLS handshake", BACKUP, "the pool closed the connection", way=TLS, at_once=CLOSE),
+    Fault("speaks plain Stratum where TLS is asked for", BACKUP, "the pool's answer is not TLS", way=TLS,
+          at_once=DIFFICULTY),
+    Fault("answers the TLS handshake with garbage", BACKUP, "the pool's answer is not TLS", way=TLS,
+          at_once="\x00\x01\x02\xff\n"),
+    _refused_certificate("that nobody vouches for", PRIVATE, "of an unknown authority"),
+    _refused_certificate("for another name", OTHER_NAME, "for another name"),
+    _refused_certificate("that has expired", EXPIRED, "expired"),
+    Fault("is behind a SOCKS5 proxy that is not there", BACKUP, "Error connecting to SOCKS5 proxy", way=SOCKS5,
+          absent=True),
+    Fault("is behind a SOCKS5 proxy that says nothing", BACKUP, "no answer within", way=SOCKS5, at_once=SILENCE),
+    Fault("is behind a SOCKS5 proxy that speaks HTTP", BACKUP, "SOCKS5 proxy server sent invalid", way=SOCKS5,
+          at_once="HTTP/1.1 400 Bad Request\r\nServer: nginx\r\n\r\n"),
+    Fault("is behind a SOCKS5 proxy that wants a password", BACKUP, "SOCKS5 proxy: No username/password", way=SOCKS5,
+          at_once="\x05\x02\\"),
+    Fault("is behind a SOCKS5 proxy whose rules forbid it", BACKUP, "SOCKS5 proxy: 0x02: Connection not allowed",
+          way=SOCKS5, at_once=_socks5_answer(2)),
+    Fault("is behind a SOCKS5 proxy that cannot reach it", BACKUP, "SOCKS5 proxy: 0x05: Connection refused",
+          way=SOCKS5, at_once=_socks5_answer(5)),
+)
 FAULTS = (
+    *DIAL,
     Fault("closes when it is dialled", BACKUP, "the pool closed the connection", at_once=CLOSE),
     _closing("mining.configure"),
     _closing("mining.subscribe"),
@@ -121,6 +167,10 @@ FAULTS = (
           after=('{"id":null,"method":"mining.set_extranonce","params":["zz",99]}',)),
     Fault("client.reconnect to another domain", ON, "refused: another site",
           after=('{"id":null,"method":"client.reconnect","params":["pool.evil.example",3333,0]}',)),
+    *(Fault(f"client.reconnect to a host {name}", ON, "no host", host="localhost",
+            after=(json.dumps({"id": None, "method": "client.reconnect", "params": [host, 3333, 0]}),))
+      for name, host in (("with a NUL in its name", "127.0.0.1\0.localhost"), ("with an empty label", "a..localhost"),
+                         ("without a first label", ".localhost"), ("with a long label", f"{'a' * 64}.localhost"))),
     Fault("answers to ids that were never asked", ON, "is up",
           after=('{"id":987654,"result":true,"error":null}', '{"id":"x","result":true,"error":null}')),
     Fault("answers everything twice", ON, "is up",
@@ -138,7 +188,9 @@ INTRODUCTION = """\
 # What a faulty pool leads to
 
 Each row is tried in `tests/test_poolfaults.py`, with a faulty pool, a good one as its backup, and a miner that must go
-on. This page is made from `tests/poolfaults.py`, which also has the very words of each pool.
+on. This page is made from `tests/poolfaults.py`, which also has the very words of each pool. The faults stand in the
+order in which a connection comes to them: the dial, with TLS and SOCKS5, the handshake, the first job, and what comes
+after it.
 
 A pool that was left is tried again, after a wait that doubles with each failure; once it has been well for
 `failback_after_seconds`, the miners come back to it. Besides these faults, a pool is left when it says nothing for
