@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from karoo import config, units
 from karoo.metrics import Metrics
 from karoo.policy.nonce import prefix_size
+from karoo.proxy.events import Unheard
 from karoo.proxy.lost import UpstreamError
-from karoo.proxy.upstream import Unheard, Upstream
+from karoo.proxy.upstream import Upstream
 from karoo.stratum import difficulty as dif
 from karoo.stratum.methods import Notify
 from karoo.stratum.share import ALGORITHMS

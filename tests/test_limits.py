@@ -389,7 +389,7 @@ def test_passwords_are_nowhere(site, monkeypatch):
 
     def broken(*_):
         raise ValueError("a bug")
-    monkeypatch.setattr("karoo.proxy.session.hints.read_password", broken)
+    monkeypatch.setattr("karoo.proxy.login.hints.read_password", broken)
     miner.send(f'{{"id":52,"method":"mining.authorize","params":["b.rig","{secret}"]}}')
     miner.wait_closed()
     site.wait(lambda: not proxy.sessions)

@@ -11,10 +11,11 @@ import gevent
 from karoo import config, units
 from karoo.metrics import Metrics
 from karoo.policy.failover import PoolOrder
+from karoo.proxy.events import Unheard
 from karoo.proxy.greenlets import Greenlets
 from karoo.proxy.keeper import Keeper
 from karoo.proxy.lost import UpstreamError
-from karoo.proxy.upstream import Unheard, Upstream
+from karoo.proxy.upstream import Upstream
 
 log = logging.getLogger("karoo.upstream")
 

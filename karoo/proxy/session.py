@@ -11,10 +11,9 @@ from typing import Any, TypeVar
 from karoo import units
 from karoo.log import wire
 from karoo.net.connection import Connection, LineTooLong
-from karoo.policy import hints
 from karoo.policy.conduct import CONNECTED, HEARD, SUBSCRIBED, Conduct
 from karoo.policy.tuner import Tuner
-from karoo.proxy import requests, shares
+from karoo.proxy import login, requests, shares
 from karoo.proxy.house import House, Route, SessionLog
 from karoo.proxy.pending import NoSeat, PendingShare, Verdict, Worker
 from karoo.stratum import messages
@@ -25,7 +24,6 @@ from karoo.stratum.errors import (
 )
 from karoo.stratum.job import Job
 from karoo.stratum.messages import Id, Request, Response
-from karoo.stratum.methods import Authorize, Subscribe
 
 log = logging.getLogger("karoo.session")
 
@@ -35,7 +33,6 @@ T = TypeVar("T")
 MISBEHAVIOUR = "misbehaviour"
 
 LOGGED_REJECTIONS = 50
-MAX_WORKERS = 1000  # users that one connection may be authorized as (a proxy behind this one has many)
 
 
 class Parting(Exception):
@@ -176,9 +173,9 @@ class Session:
 
     def _on_request(self, request_id: Id, method: str, params: Any) -> None:
         if method == "mining.subscribe":
-            self._on_subscribe(request_id, params)
+            login.subscribe(self, request_id, params)
         elif method == "mining.authorize":
-            self._on_authorize(request_id, params)
+            login.authorize(self, request_id, params)
         else:
             requests.handle(self, request_id, method, params)
 
@@ -210,14 +207,7 @@ class Session:
 
     # ------------------------------------------------------------------ handshake
 
-    def _take_seat(self, former_id: str | None) -> Route:
-        """Its route; waits for one at the first call."""
-        if self.route is None:
-            self.route = self._wait_for(lambda: self.house.seat(self, former_id))
-            self.mask = self.asked_mask & self.route.mask
-        return self.route
-
-    def _wait_for(self, get: Callable[[], T]) -> T:
+    def wait_for(self, get: Callable[[], T]) -> T:
         """What only a pool can give. The time that this takes is not the miner's."""
         self.waits = True
         try:
@@ -226,45 +216,8 @@ class Session:
             self.waits = False
             self.conduct.answered(monotonic())
 
-    def _on_subscribe(self, request_id: Id, params: Any) -> None:
-        asked = Subscribe.parse(params)
-        self.agent = asked.agent
-        route = self._take_seat(asked.session_id)
-        assert route.extranonce is not None
-        subscriptions = [["mining.set_difficulty", self.session_id], ["mining.notify", self.session_id]]
-        self.answer(request_id, messages.result(request_id, [
-            subscriptions, (route.extranonce.extranonce1 + self.prefix).hex(), self.extranonce2_size]))
-        self.epoch = route.epoch
-        self.subscribed = True
-        self._start()
-
-    def _on_authorize(self, request_id: Id, params: Any) -> None:
-        asked = Authorize.parse(params)
-        if asked.user not in self.workers:
-            if len(self.workers) >= MAX_WORKERS:
-                raise StratumError(f"More than {MAX_WORKERS} workers on one connection")
-            user = self._read_hints(asked)
-            name = self.house.names.account(user)
-            account = self.house.accounts.join(name, monotonic())
-            self.workers[asked.user] = Worker(user, asked.password, account)
-            self.worker_name = self.worker_name or name
-            self.log.info("authorized as %s (%s)", name, self.agent or "no agent")
-        self.answer(request_id, messages.result_true(request_id))
-        self._start()
-
-    def _read_hints(self, asked: Authorize) -> str:
-        """The user's name without what it says of the difficulty; the password may say something too."""
-        user, start = hints.split_user(asked.user)
-        by_password, floor = hints.read_password(asked.password)
-        start = start or by_password
-        if start is not None and self.tuner.suggested is None:
-            self.tuner.suggested = start
-        if floor is not None:
-            self.set_floor(floor)
-        return user
-
-    def _start(self) -> None:
-        """Subscribed and authorized: difficulty and the current job follow at once."""
+    def start(self) -> None:
+        """Once it is subscribed and authorized: difficulty and the current job follow at once."""
         if self.started and self.sent_seq < 0 and self.route is not None:
             job = self.route.jobs.current
             extranonce = self.route.extranonce
@@ -390,7 +343,7 @@ class Session:
 
     def grant_mask(self) -> int:
         """The version bits that it may roll, as its configure is answered: what it asked for and the pool allows."""
-        mask = self.route.mask if self.route is not None else self._wait_for(lambda: self.house.mask(self))
+        mask = self.route.mask if self.route is not None else self.wait_for(lambda: self.house.mask(self))
         self.mask = self._told_mask = self.asked_mask & mask
         return self.mask
 

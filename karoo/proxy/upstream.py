@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any
 
 import gevent
 
@@ -21,6 +21,7 @@ from karoo.policy.failover import Refusals, same_site
 from karoo.policy.versionform import VersionForm
 from karoo.policy.workers import WorkerNames
 from karoo.proxy import handshake
+from karoo.proxy.events import Events, Retired
 from karoo.proxy.handshake import AGENT, ANSWER_DEADLINE
 from karoo.proxy.lost import Redirected, Sick, UpstreamError
 from karoo.proxy.names import UpstreamNames
@@ -37,50 +38,6 @@ MAX_BACKLOG = 8 << 20
 MAX_PENDING = 100_000
 GRACE = 2.0  # seconds that a replaced connection stays for shares that miners found before they heard of it
 MAX_EARLY = 16  # jobs kept that come before the handshake is over
-
-
-class Events(Protocol):
-    """Who is told what comes from the pool: a route."""
-
-    def on_job(self, notify: Notify, difficulty: float) -> None: ...
-    def on_difficulty(self, difficulty: float) -> None: ...
-    def on_extranonce(self, extranonce: Extranonce) -> None: ...
-    def on_version_mask(self, mask: int) -> None: ...
-    def on_other(self, method: str, params: Any) -> None: ...
-    def settle(self, pending: PendingShare, verdict: Verdict) -> None: ...
-    def refuse(self, pending: PendingShare, verdict: Verdict) -> None: ...
-
-
-class Unheard:
-    """Events that nobody listens to."""
-
-    def on_job(self, notify: Notify, difficulty: float) -> None:
-        """Not of interest."""
-
-    def on_difficulty(self, difficulty: float) -> None:
-        """Not of interest."""
-
-    def on_extranonce(self, extranonce: Extranonce) -> None:
-        """Not of interest."""
-
-    def on_version_mask(self, mask: int) -> None:
-        """Not of interest."""
-
-    def on_other(self, method: str, params: Any) -> None:
-        """Not of interest."""
-
-    def settle(self, pending: PendingShare, verdict: Verdict) -> None:
-        """No share is sent."""
-
-    def refuse(self, pending: PendingShare, verdict: Verdict) -> None:
-        """No share is sent."""
-
-
-class Retired(Unheard):
-    """Of a connection that another one replaced only the verdicts count."""
-
-    def __init__(self, events: Events) -> None:
-        self.settle, self.refuse = events.settle, events.refuse  # type: ignore[method-assign]
 
 
 @dataclass(slots=True)
