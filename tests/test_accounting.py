@@ -209,6 +209,24 @@ def test_names_beyond_the_bound_take_the_place_of_idle_ones_or_share_one(books, 
     assert "rig3" not in books.workers and len(books.workers) == 11
 
 
+def test_names_beyond_the_bound_cost_no_walk_over_all_others_each(books, monkeypatch):
+    """With 50,000 names a walk takes a millisecond: a flood of further ones would delay every share."""
+    class Counted(dict):
+        walks = 0
+
+        def values(self):
+            self.walks += 1
+            return super().values()
+
+    monkeypatch.setattr(accounts, "MAX_WORKERS", 10)
+    books.workers = Counted()
+    for number in range(1000):
+        books.join(f"rig{number}", EARLIER + number / 100)
+    assert books.workers.walks == 1 and len(books.workers) == 11
+    books.join("later", EARLIER + 20)
+    assert books.workers.walks == 2
+
+
 def test_a_name_is_told_once_it_sent_a_good_share_with_all_that_was_refused_before(books):
     one = books.join("late", EARLIER)
     books.refused(one, "malformed", EARLIER)

@@ -17,6 +17,7 @@ from karoo.stratum import difficulty as dif
 MAX_WORKERS = 50_000  # names; beyond them idle ones are dropped, or share one account
 OTHER = "(other)"
 NOBODY = "(nobody)"  # refused shares of sessions that were no worker, or never sent a good one
+LOOK_AGAIN = 10.0  # seconds until idle names are looked for again where there were none: a walk over all takes 1 ms
 IDLE = 600.0  # seconds after which an account may be dropped: no verdict of the pool is awaited any more
 MOST_POOL_REASONS = 200  # refusals of pools that are kept apart by their words
 RECENT_GAPS = 200  # intervals that the present cadence is told from, the newer ones more
@@ -117,6 +118,7 @@ class Accounts:
         self.shares = Rates()  # good ones, counted
         self._with_news: deque[Account] = deque()
         self._pool_reasons: set[str] = set()
+        self._full_until = 0.0  # Unix seconds; there is surely no room for further names before
 
     # ------------------------------------------------------------------ who
 
@@ -155,11 +157,14 @@ class Accounts:
     def _make_room(self, unix_now: float) -> bool:
         """Drop a tenth of the names, of those that are long gone and have all in the ledger: first those that never
         had a good share. What they did before is not in the totals of the page any more, should they come back."""
+        if unix_now < self._full_until < unix_now + LOOK_AGAIN:  # the clock may be set back
+            return False
         idle = [one for one in self.workers.values()
                 if not one.sessions and one.news is None and one.last_seen < unix_now - IDLE]
         idle.sort(key=lambda one: (one.total.accepted > 0, one.last_seen))
         for account in idle[:MAX_WORKERS // 10]:
             del self.workers[account.name]
+        self._full_until = unix_now + LOOK_AGAIN if not idle else 0.0
         return bool(idle)
 
     # ------------------------------------------------------------------ what

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
+# Control characters, line separators, half surrogates, and what turns the direction of text around
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\u202a-\u202e\u2066-\u2069]+")
 SINGLE, PASSTHROUGH = "single", "passthrough"  # and suffix, which is what is left
 
 
 def worker_name(user: str) -> str:
     """What follows the first dot of a miner's user name; the whole of it where there is no dot.
 
-    Control characters are taken out: the name goes to logs and pages.
+    Control characters and the like are taken out: the name goes to logs and pages.
     """
     clean = _CONTROL.sub("", user).strip()
     return clean.partition(".")[2].strip() or clean.strip(".") or "worker"

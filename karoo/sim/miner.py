@@ -57,7 +57,8 @@ class MinerOptions:
 
 @dataclass
 class MinerStats:
-    """What a miner did. ``work`` is the sum of the difficulties that its accepted shares had to reach."""
+    """What a miner did. ``work`` is the sum of the difficulties that its accepted shares had to reach, ``slowest`` the
+    longest that it waited for a verdict, in seconds; ``unanswered`` shares never got one: the connection ended."""
 
     hashes: int = 0
     seconds: float = 0.0
@@ -66,6 +67,7 @@ class MinerStats:
     refused: Counter[str] = field(default_factory=Counter)
     unanswered: int = 0
     connects: int = 0
+    slowest: float = 0.0
 
     @property
     def hashrate(self) -> float:
@@ -151,6 +153,11 @@ class SimulatedMiner(StratumClient):
         self.call("mining.extranonce.subscribe", [])
         log.info("%s: connected to %s:%d, extranonce1 %s, %d bytes of extranonce2, version mask %08x", options.user,
                  host, port, self.extranonce1.hex(), self.extranonce2_size, self.mask)
+
+    @property
+    def awaited(self) -> int:
+        """How many shares are on their way, without a verdict yet."""
+        return len(self._submitted)
 
     # ------------------------------------------------------------------ mining
 
@@ -239,6 +246,7 @@ class SimulatedMiner(StratumClient):
         if share is None:
             return
         took = (monotonic() - share.at) * 1000
+        self.stats.slowest = max(self.stats.slowest, took / 1000)
         if response.result is True:
             self.stats.accepted += 1
             self.stats.work += share.needed
