@@ -194,7 +194,10 @@ after it.
 
 A pool that was left is tried again, after a wait that doubles with each failure; once it has been well for
 `failback_after_seconds`, the miners come back to it. Besides these faults, a pool is left when it says nothing for
-`silence_ms`, sends no new job for `stale_job_ms`, or refuses more than `max_reject_ratio` of the shares.
+`silence_ms`, sends no new job for `stale_job_ms`, or refuses more than `max_reject_ratio` of the shares
+(`tests/test_failover.py`). A handshake says nothing of these last two: a pool that sent no new job is gone back to when
+it shows new work, and one that is of no use again and again is left alone for twice as long each time, up to an hour,
+as long as there is another one.
 
 """
 

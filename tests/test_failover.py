@@ -36,6 +36,28 @@ def test_a_sick_pool_is_left_alone_for_the_longest_wait():
     assert order.failed(1, 200.0) == 1.0
 
 
+def test_a_pool_that_is_sick_again_and_again_is_left_alone_for_longer_and_longer():
+    backoff = Backoff(1.0, 30.0, _Steps())
+    found = []
+    for _ in range(10):
+        found.append(backoff.failed(sick=True, served=20.0))
+        backoff.succeeded()  # the handshakes of a sick pool go well
+    assert found == [(30.0, 30.0), (30.0, 60.0), (30.0, 120.0), (30.0, 240.0), (30.0, 480.0), (30.0, 960.0),
+                     (30.0, 1920.0), (30.0, 3600.0), (30.0, 3600.0), (30.0, 3600.0)]
+    assert backoff.failed(served=3601.0) == (1.0, 0.0), "it was of use for so long"
+    assert backoff.failed(sick=True, served=10.0) == (30.0, 30.0)
+
+
+def test_a_sick_pool_is_better_than_none():
+    order = PoolOrder([Backoff(1.0, 30.0, _Steps()), Backoff(1.0, 30.0, _Steps())])
+    for _ in range(5):
+        order.failed(0, 0.0, sick=True)
+    assert order.next(100.0) == (1, 0.0) and order.better(1, 100.0) is None
+    order.failed(1, 100.0)
+    assert order.next(100.5) == (0, 0.0), "the other one is away"
+    assert order.next(101.0) == (1, 0.0) and order.better(1, 481.0) == 0
+
+
 def test_only_better_pools_whose_wait_is_over_are_looked_at():
     order = PoolOrder([Backoff(10.0, 30.0, _Steps()) for _ in range(3)])
     assert order.better(0, 0.0) is None and order.better(2, 0.0) == 0
@@ -171,6 +193,21 @@ def test_a_pool_that_sends_no_new_job_is_left(site):
     site.miner(proxy, extranonce=True)
     site.wait(lambda: on(proxy, backup), 10)
     assert site.logged("sent no new job for 1 s")
+
+
+def test_a_pool_that_was_stuck_is_gone_back_to_when_it_has_new_work_and_not_before(site):
+    primary, backup = site.pool(), site.pool(job_every=0.3)
+    proxy = site.proxy(primary, backup, upstream={"stale_job_ms": 1000, "failback_after_seconds": 0.1})
+    miner = site.miner(proxy, extranonce=True)
+    site.wait(lambda: on(proxy, backup), 10)
+    before = primary.books.connects
+    site.wait_logged("and until it sends new work", 10)
+    seen = len(miner.jobs)
+    miner.wait(lambda: len(miner.jobs) > seen + 5)
+    assert on(proxy, backup) and primary.books.connects == before + 1
+    primary.new_job()
+    site.wait(lambda: on(proxy, primary), 10)
+    assert not miner.closed
 
 
 @pytest.mark.parametrize("alone", [False, True])

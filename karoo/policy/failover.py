@@ -4,52 +4,69 @@ from __future__ import annotations
 
 import random
 
+LONGEST_PENALTY = 3600.0  # seconds that a pool is left alone for that is of no use again and again
+
 
 class Backoff:
-    """Doubling waits with jitter between two bounds (seconds); reset by success."""
+    """Doubling waits with jitter between two bounds (seconds); reset by success.
+
+    A pool that is sick answers, and is of no use: a handshake with it proves nothing. It is left alone for the longest
+    wait, and for twice as long each time that it is sick again, until it has been of use for longer than that.
+    """
 
     def __init__(self, shortest: float, longest: float, rng: random.Random) -> None:
         self._shortest, self._longest, self._rng = shortest, longest, rng
         self._next = shortest
+        self._penalty = 0.0
 
-    def failed(self, sick: bool = False) -> float:
-        """The wait after one more failure: half to all of the present step, so that proxies do not knock in time.
-
-        A pool that is sick answers, and is of no use: it is left alone for the longest step.
-        """
+    def failed(self, sick: bool = False, served: float = 0.0) -> tuple[float, float]:
+        """After one more failure, before which it `served` for so many seconds: the wait until it may be tried again,
+        half to all of the present step so that proxies do not knock in time; and how long other pools go before it."""
+        if served > self._penalty:
+            self._penalty = 0.0
         if sick:
+            most = max(self._longest, LONGEST_PENALTY)
+            self._penalty = min(2 * self._penalty, most) if self._penalty else self._longest
             self._next = self._longest
         step, self._next = self._next, min(self._next * 2, self._longest)
-        return max(self._shortest / 2, step * self._rng.uniform(0.5, 1.0))
+        jitter = self._rng.uniform(0.5, 1.0)
+        return max(self._shortest / 2, step * jitter), self._penalty * jitter if sick else 0.0
 
     def succeeded(self) -> None:
         self._next = self._shortest
 
 
 class PoolOrder:
-    """The pools in order of preference; the first whose wait is over is next."""
+    """The pools in order of preference; the first whose wait is over is next.
+
+    A pool that was of no use is also behind all others for a while: it is better than none, and nothing else.
+    """
 
     def __init__(self, backoffs: list[Backoff]) -> None:
         self._backoffs = backoffs
         self._retry_at = [0.0] * len(backoffs)
+        self._behind_until = [0.0] * len(backoffs)
 
     def next(self, now: float) -> tuple[int, float]:
         """Number of the pool to try next, and the seconds to wait before."""
-        for index, retry_at in enumerate(self._retry_at):
-            if retry_at <= now:
-                return index, 0.0
+        ready = [index for index, retry_at in enumerate(self._retry_at) if retry_at <= now]
+        if ready:
+            return next((index for index in ready if self._behind_until[index] <= now), ready[0]), 0.0
         index = min(range(len(self._retry_at)), key=self._retry_at.__getitem__)
         return index, self._retry_at[index] - now
 
     def better(self, index: int, now: float) -> int | None:
         """The best pool before this one that may be tried now."""
-        return next((better for better in range(index) if self._retry_at[better] <= now), None)
+        return next((better for better in range(index)
+                     if max(self._retry_at[better], self._behind_until[better]) <= now), None)
 
-    def failed(self, index: int, now: float, sick: bool = False) -> float:
-        """A pool went down; the seconds until it may be tried again."""
-        wait = self._backoffs[index].failed(sick)
+    def failed(self, index: int, now: float, sick: bool = False, served: float = 0.0) -> float:
+        """A pool went down after it served for so many seconds; the seconds until it may be tried again, as long as
+        there is another one."""
+        wait, behind = self._backoffs[index].failed(sick, served)
         self._retry_at[index] = now + wait
-        return wait
+        self._behind_until[index] = max(self._behind_until[index], now + behind)
+        return max(wait, behind)
 
     def postpone(self, index: int, until: float) -> None:
         """Somebody else found a pool down, and leaves it alone until then."""

@@ -50,7 +50,7 @@ class Company(Protocol):
     def reached(self, index: int) -> None: ...
     def await_reached(self, seconds: float) -> int | None: ...
     def wake(self) -> None: ...
-    def failed(self, index: int, until: float) -> None: ...
+    def failed(self, index: int, until: float, failure: UpstreamError) -> None: ...
     def has_double(self, route: Route, upstream: Upstream) -> bool: ...
 
 
@@ -139,8 +139,9 @@ class Keeper:
         if isinstance(failure, Redirected) and (steady or redirect is None):
             self._redirect = _Redirect(index, (failure.host, failure.port), failure.wait)
         elif failure.sick or (not steady and route.wanted.is_set() and not route.fresh_start):
-            wait = self._order.failed(index, now, failure.sick)
-            self._company.failed(index, now + wait)
+            served_for = 0.0 if upstream.served_since is None else now - upstream.served_since
+            wait = self._order.failed(index, now, failure.sick, served_for)
+            self._company.failed(index, now + wait, failure)
             return f"{failure}; next try in {wait:.1f} s"
         return str(failure)
 

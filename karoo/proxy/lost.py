@@ -13,9 +13,17 @@ class UpstreamError(Exception):
 
 
 class Sick(UpstreamError):
-    """The pool sends no new jobs, or refuses too many shares."""
+    """The pool refuses too many shares, or (`Stuck`) sends no new jobs."""
 
     sick = True
+
+
+class Stuck(Sick):
+    """The pool sends no new jobs; ``block`` is the one that its last job builds on (the previous block's hash)."""
+
+    def __init__(self, text: str, block: bytes) -> None:
+        super().__init__(text)
+        self.block = block
 
 
 class SessionRefused(UpstreamError):

@@ -14,8 +14,9 @@ from karoo.policy.failover import PoolOrder
 from karoo.proxy.events import Unheard
 from karoo.proxy.greenlets import Greenlets
 from karoo.proxy.keeper import Keeper
-from karoo.proxy.lost import UpstreamError
+from karoo.proxy.lost import Stuck, UpstreamError
 from karoo.proxy.upstream import Upstream
+from karoo.stratum.methods import Notify
 
 log = logging.getLogger("karoo.upstream")
 
@@ -30,6 +31,7 @@ class Prober:
         self._pools, self._keepers, self._order, self._metrics = pools, keepers, order, metrics
         self._greenlets = greenlets
         self._upstream: Upstream | None = None
+        self._stuck: dict[int, bytes] = {}  # pools that sent no new work, and the block that their last job built on
 
     def run(self) -> None:
         """For ever."""
@@ -44,30 +46,34 @@ class Prober:
                                  keeper.route.number + 1)
                         self._greenlets.run(_move(keeper, index), "the way back to a better pool")
 
-    def postpone(self, index: int, until: float) -> None:
+    def postpone(self, index: int, until: float, failure: UpstreamError) -> None:
         """A pool was found down: no look at it before then, monotonic seconds."""
         self._order.postpone(index, until)
+        if isinstance(failure, Stuck):
+            self._stuck[index] = failure.block
 
     def _is_well(self, index: int) -> bool:
         """Whether a pool stands a full handshake, a job, and the time that it is to be well."""
         pool = self._pools[index]
-        upstream = self._upstream = Upstream(pool, Unheard(), self._metrics)
-        health = gevent.Timeout(None)
+        watched = _Watched(self._stuck.get(index))
+        upstream = self._upstream = Upstream(pool, watched, self._metrics)
         try:
             upstream.open()
-            log.info("%s is up again; it is watched for %s", upstream, units.duration(pool.failback_after_seconds))
-            health = gevent.Timeout.start_new(pool.failback_after_seconds)
-            upstream.relay()
-        except gevent.Timeout as over:
-            if over is not health:
-                raise
+            log.info("%s is up again; it is watched for %s%s", upstream, units.duration(pool.failback_after_seconds),
+                     "" if watched.has_news else ", and until it sends new work")
+            seconds = pool.failback_after_seconds
+            while True:
+                _relay(upstream, seconds)
+                if watched.has_news:
+                    break
+                seconds = LOOK_EVERY
             self._order.succeeded(index)
+            self._stuck.pop(index, None)
             return True
         except UpstreamError as failure:
             wait = self._order.failed(index, monotonic(), failure.sick)
             log.info("%s is not well yet: %s; next look in %s", upstream, failure, units.duration(wait))
         finally:
-            health.cancel()
             self._upstream = None
             upstream.close()
         return False
@@ -76,6 +82,31 @@ class Prober:
         """Once a second: the deadlines of the connection that is watched."""
         if self._upstream is not None:
             self._upstream.sweep(now)
+
+
+class _Watched(Unheard):
+    """Whether a pool has new work: a job on another block than it was `stuck` on, or a second job. A pool that was not
+    stuck need not show any."""
+
+    def __init__(self, stuck: bytes | None) -> None:
+        self.has_news = stuck is None
+        self._stuck, self._jobs = stuck, 0
+
+    def on_job(self, notify: Notify, difficulty: float) -> None:
+        self._jobs += 1
+        self.has_news = self.has_news or self._jobs > 1 or notify.prevhash != self._stuck
+
+
+def _relay(upstream: Upstream, seconds: float) -> None:
+    """Hear a pool for so long. Raises UpstreamError."""
+    over = gevent.Timeout.start_new(seconds)
+    try:
+        upstream.relay()
+    except gevent.Timeout as expired:
+        if expired is not over:
+            raise
+    finally:
+        over.cancel()
 
 
 def _move(keeper: Keeper, index: int) -> Callable[[], None]:

@@ -14,6 +14,7 @@ from karoo.metrics import Metrics
 from karoo.policy.failover import Backoff, PoolOrder
 from karoo.proxy.greenlets import Greenlets
 from karoo.proxy.keeper import Keeper
+from karoo.proxy.lost import UpstreamError
 from karoo.proxy.pending import NoSeat
 from karoo.proxy.prober import Prober
 from karoo.proxy.routing import Route, Seated
@@ -67,7 +68,7 @@ class Routes:
                     route.wanted.set()
                 left = give_up_at - monotonic()
                 if left <= 0 or not self._changed.wait(left):
-                    raise NoSeat(f"No pool can be reached for {units.duration(hold)}; {self._why()}")
+                    raise NoSeat("No pool can be reached", f"for {units.duration(hold)}; {self._why()}")
             raise NoSeat("Closed while it waited for the pool")
         finally:
             self._waiting -= 1
@@ -77,7 +78,7 @@ class Routes:
         if len(self.routes) < self._pools[0].max_connections:
             self._open_another()
         elif all(route.sessions for route in self.routes):
-            raise NoSeat(f"No extranonce is left on {len(self.routes)} pool connections")
+            raise NoSeat("No extranonce is left", f"on {len(self.routes)} pool connections")
         else:
             for route in self.routes:
                 route.renew()  # or a little later: whoever waits looks again at each sweep
@@ -117,10 +118,10 @@ class Routes:
         self._reached.clear()
         self.wake()
 
-    def failed(self, index: int, until: float) -> None:
+    def failed(self, index: int, until: float, failure: UpstreamError) -> None:
         """A route found a pool down, and leaves it alone until then, monotonic seconds."""
         if self._prober is not None:
-            self._prober.postpone(index, until)
+            self._prober.postpone(index, until, failure)
 
     def await_reached(self, seconds: float) -> int | None:
         """Wait so long, or until another route reached a pool: its number then."""

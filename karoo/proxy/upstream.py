@@ -23,7 +23,7 @@ from karoo.policy.workers import WorkerNames
 from karoo.proxy import handshake
 from karoo.proxy.events import Events, Retired
 from karoo.proxy.handshake import AGENT, ANSWER_DEADLINE
-from karoo.proxy.lost import Redirected, Sick, UpstreamError
+from karoo.proxy.lost import Redirected, Stuck, UpstreamError
 from karoo.proxy.names import UpstreamNames
 from karoo.proxy.pending import ACCEPTED, PendingShare, Verdict
 from karoo.stratum import messages, methods
@@ -162,6 +162,8 @@ class Upstream:
             raise TimeoutError(f"waited {seconds:g} s for {what}") from None
 
     def _on_line(self, line: bytes) -> None:
+        if not line:
+            return
         if log.isEnabledFor(logging.DEBUG):
             log.debug("%s < %s", self, wire(line))
         try:
@@ -330,7 +332,8 @@ class Upstream:
         if self._conn is not None and now - self._conn.last_heard > pool.silence_ms / 1e3:
             self.close(UpstreamError(f"the pool was silent for {pool.silence_ms / 1e3:g} s"))
         elif self._early is None and pool.stale_job_ms and now - self._job_at > pool.stale_job_ms / 1e3:
-            self.close(Sick(f"the pool sent no new job for {pool.stale_job_ms / 1e3:g} s"))
+            block = self._notify.prevhash if self._notify is not None else b""
+            self.close(Stuck(f"the pool sent no new job for {pool.stale_job_ms / 1e3:g} s", block))
         elif now >= self._retire_at and not self.owes_verdicts:
             self.close(UpstreamError("a better pool took over"))
 
