@@ -201,12 +201,35 @@ def test_names_beyond_the_bound_take_the_place_of_idle_ones_or_share_one(books, 
     kept = [books.join(f"rig{number}", EARLIER) for number in range(10)]
     for one in kept:
         books.answered_here(one, 1.0, EARLIER)
-    assert books.join("late", EARLIER + 1).name == OTHER
+    late = books.join("late", EARLIER + 1)
+    books.answered_here(late, 1.0, EARLIER + 1)
     books.leave(kept[3], EARLIER + 2)
-    assert books.join("late", EARLIER + 3).name == OTHER, "the pool's verdict may still come"
-    list(books.fold(NOON, NOON + 700, OFFSET))
-    assert books.join("late", EARLIER + 700).name == "late"
+    told = dict(books.fold(NOON, NOON + 15, OFFSET)) | dict(books.fold(NOON + 15, NOON + 30, OFFSET))
+    assert "late" not in told and told[OTHER].accepted == 1, "the pool's verdict on rig3's may still come"
+    list(books.fold(NOON + 30, NOON + 700, OFFSET))
+    books.answered_here(late, 1.0, EARLIER + 701)
+    told = dict(books.fold(NOON + 700, NOON + 715, OFFSET))
+    assert told["late"].accepted == 1 and books.workers["late"] is late, "by name again as soon as there is room"
     assert "rig3" not in books.workers and len(books.workers) == 11
+
+
+def test_names_without_a_share_make_room_for_others_and_are_known_once_they_have_one(books, monkeypatch):
+    """Whoever authorizes thousands of names takes nobody's account away."""
+    monkeypatch.setattr(accounts, "MAX_WORKERS", 10)
+    flood = [books.join(f"flood{number}", EARLIER) for number in range(10)]
+    honest = books.join("honest", EARLIER + 1)
+    assert books.workers["honest"] is honest and "flood0" not in books.workers
+    again = books.join("flood0", EARLIER + 11)  # another session of a name that had to make room
+    for one in (honest, flood[0], again):
+        books.answered_here(one, 2.0, EARLIER + 12)
+    told = {}
+    for start in (NOON, NOON + 15):
+        for name, news in books.fold(start, start + 15, OFFSET):
+            told[name] = told.get(name, 0) + news.accepted
+    assert told == {"honest": 1, "flood0": 2} and books.workers["flood0"].total.accepted == 2
+    for one in (flood[0], again, honest, *flood[1:]):
+        books.leave(one, EARLIER + 40)
+    assert set(books.workers) == {"honest", "flood0"}
 
 
 def test_names_beyond_the_bound_cost_no_walk_over_all_others_each(books, monkeypatch):
@@ -221,8 +244,8 @@ def test_names_beyond_the_bound_cost_no_walk_over_all_others_each(books, monkeyp
     monkeypatch.setattr(accounts, "MAX_WORKERS", 10)
     books.workers = Counted()
     for number in range(1000):
-        books.join(f"rig{number}", EARLIER + number / 100)
-    assert books.workers.walks == 1 and len(books.workers) == 11
+        books.answered_here(books.join(f"rig{number}", EARLIER + number / 100), 1.0, EARLIER)
+    assert books.workers.walks == 1 and len(books.workers) == 10
     books.join("later", EARLIER + 20)
     assert books.workers.walks == 2
 

@@ -126,20 +126,31 @@ class Accounts:
         """The account of a worker that has one session more."""
         if name in (NOBODY, OTHER):
             name = f"{name} by name"
-        account = self.open(name, now + self.offset)
+        unix = now + self.offset
+        account = self.workers.get(name) or self._add(Account(name, unix), unix)
         account.join()
         self.all.sessions += 1
-        account.last_seen = now + self.offset
+        account.last_seen = unix
         return account
 
     def open(self, name: str, first_seen: float) -> Account:
-        """The account of a worker, which is made where there is none."""
-        account = self.workers.get(name)
-        if account is None:
-            if len(self.workers) >= MAX_WORKERS and not self._make_room(first_seen):
-                name = OTHER
-            account = self.workers.setdefault(name, Account(name, first_seen))
+        """The account of a name, which is made where there is none, whatever the bound."""
+        return self.workers.setdefault(name, self.workers.get(name) or Account(name, first_seen))
+
+    def _add(self, account: Account, unix_now: float) -> Account:
+        """Put it into the table, where there is room: else it counts by itself until its news are folded."""
+        if len(self.workers) < MAX_WORKERS or self._make_room(unix_now):
+            self.workers[account.name] = account
         return account
+
+    def _home(self, account: Account) -> Account:
+        """The account in the table that its news belong to: itself, mostly."""
+        home = self.workers.get(account.name)
+        if home is None:
+            home = self._add(account, self.folded_at)
+            if self.workers.get(account.name) is not account:
+                home = self.open(OTHER, self.folded_at)
+        return home
 
     def leave(self, account: Account, now: float) -> None:
         """A session ended; a name that never sent a good share is forgotten, so that names alone fill neither memory
@@ -148,20 +159,22 @@ class Accounts:
         self.all.sessions -= 1
         account.last_seen = now + self.offset
         if not account.sessions and account.never_good:
-            self.workers.pop(account.name, None)
+            if self.workers.get(account.name) is account:
+                del self.workers[account.name]
             if account.news is not None:
                 nobody = self.open(NOBODY, account.first_seen)
                 (nobody.news or self._fresh(nobody)).add(account.news)
                 account.news = None
 
     def _make_room(self, unix_now: float) -> bool:
-        """Drop a tenth of the names, of those that are long gone and have all in the ledger: first those that never
-        had a good share. What they did before is not in the totals of the page any more, should they come back."""
+        """Drop a tenth of the names: first those that never sent a share, which are remembered once they do (`fold`),
+        then those that are long gone and have all in the ledger. What they did before is not in the totals of the page
+        any more, should they come back."""
         if unix_now < self._full_until < unix_now + LOOK_AGAIN:  # the clock may be set back
             return False
-        idle = [one for one in self.workers.values()
-                if not one.sessions and one.news is None and one.last_seen < unix_now - IDLE]
-        idle.sort(key=lambda one: (one.total.accepted > 0, one.last_seen))
+        idle = [one for one in self.workers.values() if one.news is None and (
+            one.never_good or (not one.sessions and one.last_seen < unix_now - IDLE))]
+        idle.sort(key=lambda one: (not one.never_good, one.last_seen))
         for account in idle[:MAX_WORKERS // 10]:
             del self.workers[account.name]
         self._full_until = unix_now + LOOK_AGAIN if not idle else 0.0
@@ -254,6 +267,11 @@ class Accounts:
             account = self._with_news.popleft()
             if account.never_good and account.name != NOBODY and account.news is not None:
                 self._with_news.append(account)  # not by name before it sent a good share: names would fill the ledger
+                continue
+            home = self._home(account)
+            if home is not account and account.news is not None:  # there was no room for it
+                (home.news or self._fresh(home)).add(account.news)
+                account.news = None
                 continue
             news = account.fold(since)
             if news is not None:

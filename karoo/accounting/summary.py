@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -28,9 +29,14 @@ def summary(accounts: Accounts, account: Account, now: float) -> dict[str, Any]:
     }
 
 
-def summaries(accounts: Accounts, now: float) -> Iterator[dict[str, Any]]:
-    """Each worker that has a session or sent a share; whoever walks may pause between two."""
+def summaries(accounts: Accounts, now: float, idle: float = math.inf) -> Iterator[dict[str, Any]]:
+    """Each worker that sent a share, and so many `idle` ones that only have a session; whoever walks may pause between
+    two."""
     for account in list(accounts.workers.values()):
+        if account.never_good and account.news is None:
+            idle -= 1
+            if idle < 0:
+                continue
         yield summary(accounts, account, now)
 
 
