@@ -241,7 +241,7 @@ class Ratelimit(Options):
     cleanup_interval_seconds: int = option(
         60, "The seconds between two removals of bans that have ended.", Whole(1, 86_400))
     max_submits_per_second: int = option(
-        500, "How many shares and requests one miner may send in a second, on average over half a minute; beyond "
+        100, "How many shares and requests one miner may send in a second, on average over half a minute; beyond "
         "them it is cut. 0 sets no limit.", Whole(0, 1_000_000))
     bad_sessions: int = option(
         3, "An address is banned when so many of its miners, and a quarter of all that it has, were cut for "

@@ -186,6 +186,9 @@ def fate(line):
     """What must become of a line, by another's reading of the rules: "cut", "silence", or the JSON of the id
     that its answer must have; "open" where it may be answered, or the end: a number beyond all numbers, or more
     lists than any miner sends."""
+    line = line.strip(b" \t\r\0\xef\xbb\xbf")  # what firmware puts around a line
+    if not line:
+        return "silence"
     value, beyond = _object(line)
     if value and (beyond or max(line.count(b"["), line.count(b"{")) > MANY):
         return "open"

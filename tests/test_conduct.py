@@ -215,10 +215,6 @@ def test_a_bit_of_everything_ends_it(seed, rate):
     raise AssertionError("it goes on")
 
 
-def test_an_oversized_line_ends_it():
-    assert Conduct(RULES, 0.0).oversized() == "an oversized line"
-
-
 # ---------------------------------------------------------------- the rate of submits
 
 @pytest.mark.parametrize("what", ["good", "request"])
@@ -278,14 +274,14 @@ def test_requests_make_no_bad_share_good():
 
 @pytest.mark.parametrize(("stage", "seconds", "why"), [
     (conduct.CONNECTED, 30, "nothing sent within 30 s"), (conduct.HEARD, 60, "not subscribed within 60 s"),
-    (conduct.SUBSCRIBED, 180, "no authorization asked for within 180 s")])
+    (conduct.SUBSCRIBED, 180, "not authorized within 180 s")])
 def test_a_handshake_never_finished_ends_it(stage, seconds, why):
     session = Conduct(RULES, 1000.0)
     for second in range(seconds):
         assert session.unfinished(stage, 1000.0 + second) is None
         session.request(1000.0 + second)  # whatever it does meanwhile
     assert session.unfinished(stage, 1000.0 + seconds) == why
-    session.answered(1000.0 + seconds)
+    session.waited(seconds)
     assert session.unfinished(stage, 999.0 + 2 * seconds) is None
     assert session.unfinished(stage, 1000.0 + 2 * seconds) == why
     assert Conduct(Rules(deadlines=(0.0, 0.0, 0.0)), 0.0).unfinished(stage, 1e9) is None

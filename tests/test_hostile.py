@@ -50,7 +50,7 @@ class House:
     @property
     def ended(self):
         """The reasons for which sessions ended."""
-        return " / ".join(self.proxy.metrics.ended)
+        return " / ".join([*self.proxy.metrics.ended, *(cut["why"] for cut in self.proxy.snapshot()["cut"])])
 
     def alone(self):
         """Close the offenders, and wait until only the honest miners are left."""
@@ -148,7 +148,7 @@ def test_a_line_that_is_too_long_in_many_pieces_is_cut(house):
 
 @pytest.mark.parametrize("longest", [16_384, 1_048_576])
 @pytest.mark.parametrize("data", [
-    b"[" * 1_000_000 + b"\n", b'{"a":' * 200_000 + b"\n", b"\x00" * 1_000_000 + b"\n",
+    b"[" * 1_000_000 + b"\n", b'{"a":' * 200_000 + b"\n", b"\x01" * 1_000_000 + b"\n",
     b'{"id":1,"method":"mining.ping","params":' + b"[" * 500_000 + b"]" * 500_000 + b"}\n",
     b'{"id":' + b"9" * 1_000_000 + b',"method":"mining.ping"}\n', b"9" * 1_000_000 + b"\n",
 ], ids=["brackets", "objects", "zeros", "nested", "number", "digits"])
@@ -344,6 +344,20 @@ def test_requests_that_a_slow_pool_owes_answers_to_leave_room_for_shares(house):
     house.pool.resume()
     assert miner.verdict(number, PATIENCE) is True
     sender.join()
+    house.over()
+
+
+def test_the_pool_is_asked_a_few_things_by_miners_at_work_and_no_flood(house):
+    """A pool that bans for unknown methods would ban everybody."""
+    house.open()
+    stranger, worker = house.offender(), house.offender()
+    ask(stranger, [line("s", "mining.subscribe", [])])
+    ask(worker, [LOGIN])
+    for asking in (stranger, worker):
+        found = ask(asking, [line(number, "mining.x", []) for number in range(200)])
+        assert all(found[str(number)][0]["error"][0] == 20 for number in range(200))
+    passed_on = sum(b"mining.x" in one for one in house.pool.lines)
+    assert 10 <= passed_on <= 30
     house.over()
 
 

@@ -17,6 +17,7 @@ from gevent.event import Event
 from karoo import descriptors
 from karoo.net import listener as listening
 from karoo.net.listener import Listener
+from karoo.proxy import door
 from karoo.stratum import messages
 from karoo.web.app import Status
 from tests.fuzz import Offender
@@ -58,7 +59,7 @@ def last_cut(proxy):
 @pytest.mark.parametrize(("said", "why"), [
     (b"", "nothing sent within 0.2 s"), (b'{"id":1,"method"', "not subscribed within 0.4 s"),
     (AUTHORIZE.replace(b"authorize", b"ping"), "not subscribed within 0.4 s"),
-    (SUBSCRIBE, "no authorization asked for within 0.6 s")])
+    (SUBSCRIBE, "not authorized within 0.6 s")])
 def test_a_handshake_that_is_not_finished_in_time_ends_the_session(site, peers, said, why):
     proxy = site.proxy(site.pool(), proxy={"first_byte_ms": 200, "subscribe_ms": 400, "authorize_ms": 600})
     honest = site.miner(proxy)
@@ -82,6 +83,20 @@ def test_the_time_that_a_miner_waits_for_the_pool_is_not_its_own(site):
     assert miner.answer(waiting).error is None
     assert miner.authorize("u.rig") is True
     miner.wait_job()
+
+
+def test_a_miner_that_asks_on_and_on_does_not_put_its_deadline_off(site, peers):
+    proxy = site.proxy(site.pool(), proxy={"first_byte_ms": 300, "subscribe_ms": 800})
+    site.miner(proxy)
+    peer = peers(proxy)
+    ask = messages.request(1, "mining.configure", [["version-rolling"], {"version-rolling.mask": "1fffe000"}])
+    peer.sock.settimeout(0.1)
+    while peer.send(ask):
+        try:
+            peer.read()
+        except TimeoutError:
+            continue
+    assert last_cut(proxy)["why"] == "not subscribed within 0.8 s"
 
 
 # ---------------------------------------------------------------- misbehaviour of a session
@@ -108,6 +123,7 @@ def share(number, job="zz", ntime="68000000", nonce=None):
     (lambda job, ntime: b"".join(share(n, job, ntime, "xyz") for n in range(300)), "201 invalid shares"),
     (lambda job, ntime: b"".join(share(n, job, ntime) for n in range(300)), "201 low-difficulty shares"),
     (lambda job, ntime: b"hello\n", "not JSON"),
+    (lambda job, ntime: b"\n" * 2000, "20 junk lines"),
     (lambda job, ntime: b"[" * 20_000, "a line of more than 16384 bytes"),
 ])
 def test_a_miner_that_only_does_wrong_is_told_and_cut(site, peers, flood, why):
@@ -156,6 +172,16 @@ def test_good_shares_make_bad_ones_good(site):
     assert not miner.closed and not proxy.snapshot()["cut"]
 
 
+@pytest.mark.parametrize("odd", [b" %s\n", b"%s \n", b"\t%s\r\n", b"%s\0\n", b"\xef\xbb\xbf%s\n", b"\n \n%s\n\0\n"])
+def test_what_firmware_puts_around_its_lines_is_passed_over(site, peers, odd):
+    proxy = site.proxy(site.pool())
+    peer, _, _ = at_work(site, peers, proxy)
+    for number in range(5):
+        peer.send(odd % messages.request(number, "mining.ping", []).strip())
+        peer.read_until(lambda lines: b'"pong"' in b"".join(lines))
+    assert not peer.cut
+
+
 def test_too_many_submits_are_cut_where_limits_are_enabled(site, peers):
     pool = site.pool()
     ping = b'{"id":1,"method":"mining.ping","params":[]}\n' * 1000
@@ -192,7 +218,8 @@ def test_connections_of_an_address_are_limited_told_and_counted(site, peers):
     assert not again.cut
 
 
-def test_a_rush_of_connections_is_banned_for_a_while(site, peers):
+def test_a_rush_of_connections_is_banned_for_a_while(site, peers, monkeypatch):
+    monkeypatch.setattr(door, "GRACE", 0.0)
     proxy = site.proxy(site.pool(), ratelimit={**LIMITED, "max_connections_per_minute": 5, "ban_duration_seconds": 1,
                                                "cleanup_interval_seconds": 1})
     for _ in range(6):
@@ -230,7 +257,7 @@ def test_an_address_is_banned_when_several_of_its_miners_were_cut_and_its_others
     for peer in first[:3]:
         peer.send(b"junk\n")
         told(peer)
-    site.wait_logged("127.0.0.8 is banned for 300 s: 3 sessions cut within 0 s, the last one: not JSON")
+    site.wait_logged("127.0.0.8 is banned for 300 s: 3 sessions cut at once, the last one: not JSON")
     assert last_cut(proxy)["banned_until_unix"] > 0
     assert told(peers(proxy, "127.0.0.8")) == []
     first[3].send(AUTHORIZE)
@@ -249,6 +276,42 @@ def test_one_bad_miner_does_not_ban_the_farm_behind_its_address(site, peers):
     assert all(miner.submit(miner.find_share()) is True for miner in farm)
 
 
+def test_silent_connections_beside_a_farm_are_cut_and_ban_nobody(site, peers):
+    proxy = site.proxy(site.pool(), ratelimit=LIMITED, proxy={"first_byte_ms": 100})
+    farm = [site.miner(proxy, f"user.rig{number}") for number in range(4)]
+    for _ in range(4):
+        told(peers(proxy))
+    assert len(proxy.snapshot()["cut"]) == 4 and not proxy.snapshot()["bans"]
+    farm.append(site.miner(proxy, "user.rig5"))
+    assert all(miner.submit(miner.find_share()) is True for miner in farm)
+
+
+def test_miners_whose_user_is_faulty_are_told_so_and_not_banned(site, peers):
+    proxy = site.proxy(site.pool(), ratelimit=LIMITED, proxy={"authorize_ms": 300})
+    for _ in range(5):
+        peer = peers(proxy, "127.0.0.9")
+        peer.send(SUBSCRIBE + messages.request(2, "mining.authorize", ["", "x"]))
+        assert any(line.get("error") and "must not be empty" in line["error"][1] for line in told(peer))
+    assert last_cut(proxy)["why"] == "not authorized within 0.3 s" and not proxy.snapshot()["bans"]
+    assert site.logged("authorization refused: the user must not be empty")
+
+
+def test_a_farm_that_the_proxy_sends_away_may_come_back_at_once(site, monkeypatch):
+    """Miners without set_extranonce have to reconnect when the pool changes it: that is no rush of theirs."""
+    monkeypatch.setattr(door, "GRACE", 0.0)
+    pool = site.pool()
+    limits = {"enabled": True, "max_connections_per_minute": 12}
+    proxy = site.proxy(pool, ratelimit=limits)
+    for number in range(4):
+        farm = [site.miner(proxy, f"user.rig{rig}") for rig in range(8)]
+        assert all(miner.submit(miner.find_share()) is True for miner in farm)
+        if number < 3:
+            pool.set_extranonce()
+            for miner in farm:
+                miner.wait_closed()
+    assert not proxy.snapshot()["bans"] and not proxy.metrics.turned_away
+
+
 # ---------------------------------------------------------------- a full house
 
 def test_who_finds_the_house_full_reads_so_whatever_it_sent_already(site, peers):
@@ -260,6 +323,16 @@ def test_who_finds_the_house_full_reads_so_whatever_it_sent_already(site, peers)
         assert told(peer) == [{"id": None, "result": None, "error": [20, "The proxy is full", None]}]
     assert proxy.metrics.turned_away["max_clients"] == 20
     assert honest.submit(honest.find_share()) is True
+
+
+def test_who_tries_again_and_again_to_get_into_a_full_house_is_not_banned(site, peers, monkeypatch):
+    monkeypatch.setattr(door, "GRACE", 0.0)
+    proxy = site.proxy(site.pool(), proxy={"max_clients": 1},
+                       ratelimit={"enabled": True, "max_connections_per_minute": 5})
+    site.miner(proxy)
+    for _ in range(30):
+        told(peers(proxy, "127.0.0.9"))
+    assert proxy.metrics.turned_away == {"max_clients": 30} and not proxy.snapshot()["bans"]
 
 
 def test_a_rush_on_a_full_house_is_not_given_time_to_read(site, peers):

@@ -16,6 +16,7 @@ from gevent import get_hub
 from gevent.ssl import SSLSocket
 
 _LINGER_SECONDS, _LINGER_BYTES = 1.0, 1 << 20
+_EMPTY_LINES = 64
 _OPEN_STATES = (1, 2, 3)  # ESTABLISHED, SYN_SENT, SYN_RECV of <netinet/tcp.h>
 
 
@@ -67,15 +68,20 @@ class Connection:
     # ------------------------------------------------------------------ reading
 
     def read_line(self) -> bytes | None:
-        """The next line without its line feed; None at the end of the stream. Empty lines are passed over.
+        """The next line without its line feed; None at the end of the stream. Empty lines are passed over, but of so
+        many in a row one is handed out.
 
         Raises LineTooLong.
         """
+        empty = 0
         while not self.closed:
             while self._lines:
                 line = self._lines.pop()
                 if line and line != b"\r":
                     return line
+                empty += 1
+                if empty >= _EMPTY_LINES:
+                    return b""
             if not self._receive():
                 break
         return None

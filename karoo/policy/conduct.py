@@ -33,7 +33,7 @@ LOOK = 64  # submits from one look at the rate to the next: a power of two. Betw
 
 # How far a session has come, for its deadlines
 CONNECTED, HEARD, SUBSCRIBED = range(3)
-_MISSED = ("nothing sent", "not subscribed", "no authorization asked for")
+_MISSED = ("nothing sent", "not subscribed", "not authorized")
 
 LOW, STALE_SHARES, DUPLICATE, INVALID, JUNK, EARLY = range(6)
 _NAMES = ("low-difficulty shares", "stale shares", "duplicate shares", "invalid shares", "junk lines",
@@ -50,7 +50,7 @@ class Rules:
     """
 
     threshold: float = 200.0
-    max_submits_per_second: float = 500.0
+    max_submits_per_second: float = 100.0
     deadlines: tuple[float, float, float] = (30.0, 60.0, 120.0)
 
 
@@ -151,10 +151,6 @@ class Conduct:
         """A submit before it has asked for authorization. (While that is under way, its shares are held.)"""
         return self._bad_line(EARLY, now)
 
-    def oversized(self) -> str | None:
-        """A line longer than allowed: enough by itself, since nothing behind it can be read any more."""
-        return "an oversized line"
-
     def _bad_line(self, kind: int, now: float) -> str | None:
         faults = self._settled(now)
         faults.lines += LINE
@@ -171,9 +167,9 @@ class Conduct:
             return f"{_MISSED[stage]} within {allowed:g} s"
         return None
 
-    def answered(self, now: float) -> None:
-        """It had to wait for the proxy (there was no pool): its time for the handshake begins anew."""
-        self._waits_since = now
+    def waited(self, seconds: float) -> None:
+        """It had to wait so long for the proxy (there was no pool): that is not its time."""
+        self._waits_since += seconds
 
     # ------------------------------------------------------------------ points
 

@@ -5,6 +5,7 @@ Addresses are texts (see `addresses.parse`); IPv6 is counted by /64. `now` is in
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ FARM = 10
 CUTS_WITHIN = 300.0  # seconds in which several sessions of an address must be cut for misbehaviour
 MINORITY = 0.25  # the part of an address's sessions below which bad ones are no reason to ban it
 KEPT = CUTS_WITHIN  # seconds that an address without connections is remembered; its count needs a minute of them
+EXCUSED = 300.0  # seconds in which a connection that was ended through no fault of its address may be opened again
 
 # Why a connection is refused, for counters
 DENIED, BANNED, TOO_MANY, TOO_FAST = "denied", "banned", "too many connections", "connections too fast"
@@ -56,23 +58,27 @@ class Refusal:
 class _Trouble:
     """Cuts of one address. Sessions that were alive at the same moment, ``mark``, are surely different miners."""
 
-    __slots__ = ("alive", "bad", "cuts", "mark", "since")
+    __slots__ = ("alive", "bad", "cuts", "grave", "mark", "since")
 
     def __init__(self, now: float) -> None:
         self.since = self.mark = now
-        self.alive = self.bad = self.cuts = 0  # at the mark; cut of those; cut at all
+        self.alive = self.bad = self.grave = 0  # at the mark; cut of those; cut of those for something grave
+        self.cuts = 0  # cut at all
 
 
 class _Source:
     """One address. 0.3 KB with its place in the tables."""
 
-    __slots__ = ("calm", "due", "left_at", "live", "trouble")
+    __slots__ = ("calm", "due", "excused", "excused_until", "farm_until", "left_at", "live", "trouble")
 
     def __init__(self) -> None:
         self.live = 0  # connections
         self.due = 0.0  # when the connections opened lately count no more; each counts for a minute / limit
         self.calm = 0  # connections when the last rush began
         self.left_at = 0.0  # when the last connection ended
+        self.excused = 0  # connections that may be opened without being counted, until then:
+        self.excused_until = 0.0
+        self.farm_until = 0.0  # it had FARM connections lately: a switch that fails must not ban all behind it
         self.trouble: _Trouble | None = None
 
 
@@ -83,14 +89,16 @@ class Gate:
     is above the limit brings a ban. That is counted by a leaking bucket of constant size: an address that keeps the
     limit in every minute is never banned, limit + 1 connections at once after a quiet minute always bring the ban, and
     going on at r > limit per minute does within limit / (r - limit) minutes; never do more than twice the limit pass
-    in a minute. Refused connections do not count: miners retry by themselves.
+    in a minute. Refused connections do not count: miners retry by themselves; nor do those of miners that come back
+    because the proxy sent them away. Until ``grace_until`` nobody is banned for a rush: after a start all come at once.
 
     Addresses with connections are never forgotten; of the others, the one that left first makes room. Bans are kept
     apart, so that no flood of addresses displaces them; where there are too many, those go that would end first.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, grace_until: float = -math.inf) -> None:
         self.limits = limits
+        self._grace_until = grace_until
         self._allow, self._deny = Networks(limits.allow), Networks(limits.deny)
         per_minute = limits.max_connections_per_minute
         self._interval = MINUTE / per_minute if per_minute else 0.0
@@ -136,14 +144,17 @@ class Gate:
         if source.due + self._interval / 2 - now < MINUTE:  # the half: sums of fractions are not exact
             source.due += self._interval
             return None
+        if source.excused and now < source.excused_until:
+            source.excused -= 1
+            return None
         why = f"more than {self.limits.max_connections_per_minute} connections in a minute"
-        if min(source.calm, source.live) >= FARM:
+        if min(source.calm, source.live) >= FARM or now < max(source.farm_until, self._grace_until):
             return Refusal(TOO_FAST, f"{addresses.shown(key)} has opened {why}")
         ban = self._bans.punish(key, why, now)
         return Refusal(TOO_FAST, ban.text(now), ban)
 
-    def leave(self, address: str, now: float) -> None:
-        """A connection that was admitted is gone."""
+    def leave(self, address: str, now: float, excused: bool = False) -> None:
+        """A connection that was admitted is gone; `excused`: the proxy ended it, and not for what the peer did."""
         peer = self._counted(address)
         if peer is None:
             return
@@ -151,11 +162,16 @@ class Gate:
         source = self._live.get(key)
         if source is None:
             return
+        if source.live >= FARM:
+            source.farm_until = now + KEPT
         source.live -= 1
+        if excused:
+            source.excused = source.excused + 1 if now < source.excused_until else 1
+            source.excused_until = now + EXCUSED
         if source.live:
             return
         del self._live[key]
-        if source.due > now or source.trouble is not None:
+        if max(source.due, source.excused_until, source.farm_until) > now or source.trouble is not None:
             self._remember(key, source, now)
         self._forget_idle(now, 2)  # each remembers one at most, so that two keep up
 
@@ -172,11 +188,12 @@ class Gate:
 
     # ------------------------------------------------------------------ misbehaviour
 
-    def cut(self, address: str, why: str, now: float, started_at: float) -> Ban | None:
+    def cut(self, address: str, why: str, now: float, started_at: float, mild: bool = False) -> Ban | None:
         """A session of the address is cut for misbehaviour (`why`, in words); call it before `leave`.
 
         The ban that this brings about, if any: when within CUTS_WITHIN seconds `bad_sessions` different miners were
         cut, and MINORITY of all that were connected; or so many sessions, and nobody else was connected for a minute.
+        What is `mild`, such as saying nothing, is a reason in the second case only: monitors and browsers do it.
         One bad miner that comes back and is cut again is still one: only a session that began (`started_at`) before
         another was cut is surely not the same miner come back.
         """
@@ -194,18 +211,19 @@ class Gate:
         if trouble is None or now - trouble.since > CUTS_WITHIN:
             source.trouble = trouble = _Trouble(now)
         if source.live > trouble.alive or not trouble.alive:  # more than there were: what was counted tells too little
-            trouble.mark, trouble.alive, trouble.bad = now, max(source.live, 1), 0
+            trouble.mark, trouble.alive, trouble.bad, trouble.grave = now, max(source.live, 1), 0, 0
         trouble.cuts += 1
         trouble.bad += started_at <= trouble.mark
+        trouble.grave += started_at <= trouble.mark and not mild
         if not self._enough(trouble, now):
             return None
         source.trouble = None
-        return self._bans.punish(key, f"{trouble.cuts} sessions cut within {span(now - trouble.since)}, the last one: "
-                                      f"{why}", now)
+        return self._bans.punish(key, f"{trouble.cuts} sessions cut "
+                                      f"{_within(now - trouble.since)}, the last one: {why}", now)
 
     def _enough(self, trouble: _Trouble, now: float) -> bool:
         several = self.limits.bad_sessions
-        if trouble.bad >= several and trouble.bad >= trouble.alive * MINORITY:
+        if trouble.grave >= several and trouble.grave >= trouble.alive * MINORITY:
             return True
         # Nobody else is there. After a restart of the proxy the bad one may be the first to come back, so it is given
         # a minute in which the others would show up.
@@ -228,7 +246,8 @@ class Gate:
         key = addresses.key(peer)
         source = self._live.get(key) or self._idle.get(key)
         if source is not None:
-            source.due, source.trouble = 0.0, None
+            source.due = source.farm_until = 0.0
+            source.trouble = None
         return self._bans.lift(key)
 
     def bans(self, now: float) -> list[Ban]:
@@ -267,3 +286,8 @@ class Gate:
                 return False
             idle.popitem(last=False)
         return True
+
+
+def _within(seconds: float) -> str:
+    """`at once`, or `within 12 s`."""
+    return "at once" if seconds < 1 else f"within {span(seconds)}"

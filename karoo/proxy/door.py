@@ -22,17 +22,19 @@ log = logging.getLogger("karoo.door")
 
 FULL, STARVED = "max_clients", "no descriptor left"
 TOLD_AT_ONCE = 50  # connections turned away that are given time to read why; of a rush, the others are just closed
+GRACE = 120.0  # seconds after the start in which nobody is banned for coming with many others
 SHOWN_CUTS = 50
 SHOWN_BANS = 100
 
 
-class Cut(Protocol):
+class Culprit(Protocol):
     """What the door knows of a session that misbehaved."""
 
     conn: Connection
     number: int
     worker_name: str
     agent: str
+    tried_to_authorize: bool
 
 
 class Door:
@@ -41,7 +43,7 @@ class Door:
     def __init__(self, limits: config.Ratelimit, room: int, metrics: Metrics) -> None:
         self.room = room
         self._limits, self._metrics = limits, metrics
-        self._gate = Gate(_gate_limits(limits))
+        self._gate = Gate(_gate_limits(limits), monotonic() + GRACE)
         self._cuts: deque[dict[str, Any]] = deque(maxlen=SHOWN_CUTS)
         self._telling = 0
         self._starved = self._starved_before = 0
@@ -61,7 +63,7 @@ class Door:
             self._turn_away(conn, refusal.kind, refusal.text, told)
             return False
         if sessions >= self.room:
-            self._gate.leave(conn.host, now)
+            self._gate.leave(conn.host, now, excused=True)
             self._turn_away(conn, FULL, f"{sessions} miners are connected, and there is room for no more",
                             "The proxy is full")
             return False
@@ -82,16 +84,19 @@ class Door:
         self._metrics.turned_away.count(STARVED)
         self._starved += 1
 
-    def leave(self, conn: Connection) -> None:
-        """A connection that was admitted is gone."""
-        self._gate.leave(conn.host, monotonic())
+    def leave(self, conn: Connection, dismissed: bool) -> None:
+        """A connection that was admitted is gone; `dismissed`: the proxy ended it through no fault of the miner's."""
+        self._gate.leave(conn.host, monotonic(), excused=dismissed)
 
     # ------------------------------------------------------------------ misbehaviour
 
-    def blame(self, session: Cut, why: str) -> None:
-        """A session is cut for what it did; its address is banned when several of its sessions were."""
+    def blame(self, session: Culprit, why: str, mild: bool) -> None:
+        """A session is cut for what it did; its address is banned when several of its sessions were. A miner that was
+        refused its authorization has something set wrong, and is no attacker."""
         now, conn = monotonic(), session.conn
-        ban = self._gate.cut(conn.host, why, now, conn.opened_at)
+        ban = None
+        if not (mild and session.tried_to_authorize):
+            ban = self._gate.cut(conn.host, why, now, conn.opened_at, mild)
         if ban is not None:
             log.warning("%s", ban.text(now))
         self._cuts.append({

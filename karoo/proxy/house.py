@@ -45,12 +45,13 @@ class House:
     """The parts that every session uses.
 
     `seat` gives a session (with the id of its former one) a route, `mask` tells the pool's version mask; both wait
-    for the pool, and raise NoSeat. `blame` is told of a session that is cut for misbehaviour, and why.
+    for the pool, and raise NoSeat. `blame` is told of a session that is cut for misbehaviour, why,
+    and whether that is mild.
     """
 
     seat: Callable[[Any, str | None], Route]
     mask: Callable[[Any], int]
-    blame: Callable[[Any, str], None]
+    blame: Callable[[Any, str, bool], None]
     rules: Rules
     judge: Judge
     names: WorkerNames

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from karoo.proxy.house import Route
     from karoo.proxy.session import Session
 
+MAX_NAMES = 100_000  # users on all connections together; beyond them one on each connection is let in
 MAX_WORKERS = 1000  # users that one connection may be authorized as (a proxy behind this one has many)
 
 
@@ -43,10 +44,17 @@ def _take_seat(session: Session, former_id: str | None) -> Route:
 
 def authorize(session: Session, request_id: Id, params: Any) -> None:
     """Every user is let in; whether the pool knows it shows with its first share. Raises StratumError."""
-    asked = Authorize.parse(params)
+    session.tried_to_authorize = True
+    try:
+        asked = Authorize.parse(params)
+    except StratumError as fault:
+        session.log.info("authorization refused: %s", fault)
+        raise
     if asked.user not in session.workers:
         if len(session.workers) >= MAX_WORKERS:
             raise StratumError(f"More than {MAX_WORKERS} workers on one connection")
+        if session.workers and session.house.accounts.all.sessions >= MAX_NAMES:
+            raise StratumError("Too many workers on all connections together")
         user = _read_hints(session, asked)
         name = session.house.names.account(user)
         account = session.house.accounts.join(name, monotonic())

@@ -63,4 +63,8 @@ class PendingShare:
 
 
 class NoSeat(StratumError):
-    """A miner cannot be served; it is told why and disconnected."""
+    """A miner cannot be served; it is told why and disconnected. ``kind`` is the reason for counters."""
+
+    def __init__(self, kind: str, details: str = "") -> None:
+        super().__init__(f"{kind} {details}".rstrip())
+        self.kind = kind

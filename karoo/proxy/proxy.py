@@ -26,13 +26,14 @@ from karoo.proxy.door import Door
 from karoo.proxy.greenlets import Greenlets
 from karoo.proxy.house import House
 from karoo.proxy.routes import Routes
-from karoo.proxy.session import MISBEHAVIOUR, Session
+from karoo.proxy.session import Session
 from karoo.stratum.share import Judge
 
 log = logging.getLogger("karoo.proxy")
 
 SWEEP_EVERY = 1.0  # seconds
 REPORTED_WORKERS = 50
+SHOWN_IDLE_WORKERS = 1000  # that never sent a share, on the status page
 LAST_VERDICTS = 2.0  # seconds that the end waits for what the pool says of the last shares, so that it is booked
 
 
@@ -115,7 +116,7 @@ class Proxy:
             session.run()
         finally:
             del self.sessions[session.number]
-            self.door.leave(conn)
+            self.door.leave(conn, session.dismissed)
 
     # ------------------------------------------------------------------ once a second, once a minute
 
@@ -140,10 +141,9 @@ class Proxy:
                 if conn.peer_left():
                     session.end("the miner closed the connection")
                     self.routes.wake()
-            elif (why := session.miss_deadline(now)) is not None:
-                session.cut(why)
-                session.end(MISBEHAVIOUR)
-            elif conn.last_heard < (after if session.workers else before):
+                continue
+            session.watch_handshake(now)
+            if conn.last_heard < (after if session.workers else before):
                 session.end("silent for too long")
             elif conn.last_sent < quiet:
                 session.repeat_difficulty()
@@ -211,5 +211,6 @@ class Proxy:
             yield session.snapshot(monotonic())
 
     def worker_snapshots(self) -> Iterator[dict[str, Any]]:
-        """Each worker's account as plain data; whoever walks may pause between two."""
-        return summary.summaries(self.accounts, time())
+        """Each worker's account as plain data; whoever walks may pause between two. Of those that never sent a share
+        only some, so that made-up names fill no page."""
+        return summary.summaries(self.accounts, time(), SHOWN_IDLE_WORKERS)

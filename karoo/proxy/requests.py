@@ -28,6 +28,8 @@ class Asking(Protocol):
     def set_floor(self, difficulty: float) -> None: ...
     @property
     def diff1(self) -> int: ...
+    @property
+    def started(self) -> bool: ...
 
 
 def handle(session: Asking, request_id: Id, method: str, params: Any) -> None:
@@ -94,7 +96,7 @@ _KNOWN: dict[str, Callable[[Asking, Any], Any]] = {
 
 def _pass_on(session: Asking, request_id: Id, method: str, params: Any) -> None:
     """To the pool, whose answer comes back under the miner's own id; or an error, but never silence."""
-    if session.route is None or not (method.startswith("mining.") and session.route.passes_on):
+    if session.route is None or not (session.started and method.startswith("mining.") and session.route.passes_on):
         raise StratumError(f"Unknown method {method[:64]}")
     if len(messages.notification(method, params)) > MAX_PASSED_ON:
         raise StratumError("Too long to be passed on")

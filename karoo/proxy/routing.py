@@ -33,6 +33,7 @@ log = logging.getLogger("karoo.routing")
 
 RENEW_EVERY = 5.0  # seconds
 MAX_PASSED_ON = 64  # a miner's questions must leave room for shares
+PASSED_ON_AT_ONCE, PASSED_ON_RATE = 20.0, 1.0  # and one a second from then on: a pool that is flooded bans all of us
 LOST = Verdict(False, 20, "connection to the pool lost before it answered")
 CHANGED = Verdict(False, 21, "the pool gave other work after a lost connection")
 FULL = Verdict(False, 20, "pool away, and too many shares wait for it")
@@ -51,7 +52,7 @@ class Seated(Protocol):
     def stay_below(self, ceiling: float) -> None: ...
     def follow(self, ceiling: float) -> None: ...
     def change_mask(self, mask: int) -> None: ...
-    def end(self, reason: str) -> None: ...
+    def dismiss(self, reason: str) -> None: ...
     def hear(self, data: bytes) -> None: ...
 
 
@@ -82,6 +83,7 @@ class Route:
         self._metrics, self._diff1, self._pass_on, self._changed = metrics, diff1, pass_on, changed
         self._greenlets = greenlets
         self._passed_on = 0  # miners' requests that the pool owes answers to
+        self._may_pass_on, self._passed_on_at = PASSED_ON_AT_ONCE, monotonic()
         self._publishing = False
 
     # ------------------------------------------------------------------ seats
@@ -206,7 +208,7 @@ class Route:
             prefix = self.prefixes.take(0)
             if prefix is None:
                 del self.sessions[session]
-                session.end("the pool gives less extranonce space than before")
+                session.dismiss("the pool gives less extranonce space than before")
             else:
                 session.prefix = prefix
 
@@ -236,7 +238,7 @@ class Route:
         for pending in held:
             self.refuse(pending, LOST)
         for session in list(self.sessions):
-            session.end("no pool can be reached")
+            session.dismiss("no pool can be reached")
         self.lost_at = None
 
     # ------------------------------------------------------------------ shares
@@ -263,10 +265,14 @@ class Route:
 
     def ask(self, method: str, params: Any, on_answer: Callable[[Response | None], None]) -> None:
         """Pass a miner's request of another method on to the pool; None is the answer where there is no pool."""
-        if self.upstream is None or self._passed_on >= MAX_PASSED_ON:
+        now = monotonic()
+        self._may_pass_on = min(PASSED_ON_AT_ONCE, self._may_pass_on + (now - self._passed_on_at) * PASSED_ON_RATE)
+        self._passed_on_at = now
+        if self.upstream is None or self._passed_on >= MAX_PASSED_ON or self._may_pass_on < 1.0:
             on_answer(None)
             return
         self._passed_on += 1
+        self._may_pass_on -= 1.0
 
         def answered(answer: Response | None) -> None:
             self._passed_on -= 1

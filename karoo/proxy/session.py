@@ -23,7 +23,7 @@ from karoo.stratum.errors import (
     StratumError,
 )
 from karoo.stratum.job import Job
-from karoo.stratum.messages import Id, Request, Response
+from karoo.stratum.messages import Id, Message, Request, Response
 
 log = logging.getLogger("karoo.session")
 
@@ -32,6 +32,7 @@ T = TypeVar("T")
 # Why sessions end, for counters
 MISBEHAVIOUR = "misbehaviour"
 
+_ODD = b" \t\r\0\xef\xbb\xbf"  # what some firmware puts around a line: blanks, NULs, the mark of UTF-8
 LOGGED_REJECTIONS = 50
 
 
@@ -47,12 +48,14 @@ class Session:
     """One miner over one connection.
 
     ``sent_seq`` is the number of the last job that it was sent, ``epoch`` tells which of the pool's
-    extranonces it knows, ``mask`` which version bits it may roll. While it ``waits`` for a pool it reads nothing.
+    extranonces it knows, ``mask`` which version bits it may roll. While it ``waits`` for a pool it reads nothing. It
+    was ``dismissed`` when the proxy ended it through no fault of the miner's, which may come back at once.
     """
 
-    __slots__ = ("_told_mask", "accepted", "agent", "asked_mask", "conduct", "conn", "end_reason", "epoch", "house",
-                 "mask", "number", "prefix", "rejected", "route", "sent_seq", "session_id", "subscribed",
-                 "takes_extranonce", "tuner", "waits", "worker_name", "workers")
+    __slots__ = ("_told_mask", "accepted", "agent", "asked_mask", "conduct", "conn", "dismissed", "end_reason", "epoch",
+                 "house", "mask", "number", "prefix", "rejected", "route", "sent_seq", "session_id", "subscribed",
+                 "takes_extranonce", "tried_to_authorize", "tuner", "waits", "worker_name",
+                 "workers")
 
     def __init__(self, number: int, conn: Connection, house: House) -> None:
         self.number, self.conn, self.house = number, conn, house
@@ -62,7 +65,7 @@ class Session:
         self.prefix = b""
         self.epoch = 0
         self.agent = self.worker_name = ""
-        self.subscribed = self.waits = False
+        self.subscribed = self.tried_to_authorize = self.waits = self.dismissed = False
         self.workers: dict[str, Worker] = {}
         self.takes_extranonce = False
         self.asked_mask = self._told_mask = self.mask = 0
@@ -87,15 +90,15 @@ class Session:
             farewell = False
         except (ProtocolError, LineTooLong) as fault:
             self.tell(messages.error(None, StratumError(str(fault))))
-            self.cut(str(fault), str(fault))
+            self._cut(str(fault))
         except Misbehaviour as fault:
-            self.cut(str(fault))
+            self._cut(str(fault))
         except Parting as parting:
-            self.end_reason = str(parting)
+            self.dismissed, self.end_reason = True, str(parting)
         except Exception:
             self.house.metrics.exceptions += 1
             self.log.exception("a bug ended this session")
-            self.end_reason = "a bug in the proxy"
+            self.dismissed, self.end_reason = True, "a bug in the proxy"
         finally:
             self._leave(farewell)
 
@@ -122,20 +125,27 @@ class Session:
         self.end_reason = self.end_reason or reason
         self.conn.close(reason)
 
-    def cut(self, why: str, reason: str = MISBEHAVIOUR) -> None:
-        """It misbehaves (`why`, in words): it is told, where it can be, and its address is blamed. `run` ends it."""
+    def dismiss(self, reason: str) -> None:
+        """Disconnect it through no fault of its own."""
+        self.dismissed = True
+        self.end(reason)
+
+    def _cut(self, why: str, mild: bool = False) -> None:
+        """It misbehaves (`why`, in words): it is told, where it can be, and its address is blamed."""
         self.log.info("cut: %s", why)
         if self.started:
             self.tell(messages.notification("client.show_message", [f"Disconnected: {why}"]))
-        self.end_reason = self.end_reason or reason
-        self.house.blame(self, why)
+        self.end_reason = self.end_reason or MISBEHAVIOUR
+        self.house.blame(self, why, mild)
 
-    def miss_deadline(self, now: float) -> str | None:
-        """Looked at now and then: why it is to be cut, where it does not get on with its handshake."""
+    def watch_handshake(self, now: float) -> None:
+        """Now and then: disconnect it where it does not get on with its handshake in time."""
         if self.workers or self.waits or self.end_reason:
-            return None
-        return self.conduct.unfinished(
-            SUBSCRIBED if self.subscribed else HEARD if self.conn.heard else CONNECTED, now)
+            return
+        why = self.conduct.unfinished(SUBSCRIBED if self.subscribed else HEARD if self.conn.heard else CONNECTED, now)
+        if why is not None:
+            self._cut(why, mild=True)
+            self.conn.close(why)
 
     # ------------------------------------------------------------------ lines
 
@@ -144,11 +154,8 @@ class Session:
         now = self.conn.last_heard
         if log.isEnabledFor(logging.DEBUG):
             self.log.debug("< %s", wire(line))
-        try:
-            message = messages.parse(line)
-        except Malformed as fault:
-            self.tell(messages.error(None, fault))
-            self._mind(self.conduct.junk(now))
+        message = self._parse(line, now)
+        if message is None:
             return
         if isinstance(message, Response):  # to what a pool's message asked it, if anything
             self._mind(self.conduct.request(now))
@@ -162,14 +169,32 @@ class Session:
                 self._on_request(request_id, message.method, message.params)
                 why = self.conduct.request(now)
         except NoSeat as full:
-            self.house.metrics.turned_away.count(str(full))
+            self.house.metrics.turned_away.count(full.kind)
+            self.log.info("turned away: %s", full)
             self.answer(request_id, messages.error(request_id, full))
-            raise Parting(str(full)) from None
+            raise Parting(full.kind) from None
         except StratumError as fault:
             self.answer(request_id, messages.error(request_id, fault))
             why = self._count_fault(message.method, fault, now)
-        if why is not None:
-            raise Misbehaviour(why)
+        self._mind(why)
+
+    def _parse(self, line: bytes, now: float) -> Message | None:
+        """The message on a line; None where it is empty or makes no sense, which counts as junk.
+
+        Raises ProtocolError.
+        """
+        try:
+            return messages.parse(line)
+        except Malformed as fault:
+            self.tell(messages.error(None, fault))
+        except ProtocolError:
+            clean = line.strip(_ODD)
+            if clean == line and line:
+                raise
+            if clean:
+                return self._parse(clean, now)
+        self._mind(self.conduct.junk(now))
+        return None
 
     def _on_request(self, request_id: Id, method: str, params: Any) -> None:
         if method == "mining.subscribe":
@@ -209,12 +234,12 @@ class Session:
 
     def wait_for(self, get: Callable[[], T]) -> T:
         """What only a pool can give. The time that this takes is not the miner's."""
-        self.waits = True
+        self.waits, since = True, monotonic()
         try:
             return get()
         finally:
             self.waits = False
-            self.conduct.answered(monotonic())
+            self.conduct.waited(monotonic() - since)
 
     def start(self) -> None:
         """Once it is subscribed and authorized: difficulty and the current job follow at once."""
@@ -319,7 +344,7 @@ class Session:
         lines = []
         clean = self.sent_seq < job.clean_seq
         if self.epoch != route.epoch and not self.takes_extranonce:
-            self.end("the pool gave another extranonce1, and this miner takes none without reconnecting")
+            self.dismiss("the pool gave another extranonce1, and this miner takes none without reconnecting")
             return
         if self._told_mask != self.mask:
             lines.append(self._mask_line())
