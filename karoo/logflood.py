@@ -25,7 +25,8 @@ class _Kind:
 class FloodLimit:
     """Lines are of a kind when they have logger, level and template in common: what a peer says does not count.
 
-    DEBUG lines are never limited: who asks for them wants them all. `clock` gives monotonic seconds.
+    DEBUG lines are never limited, as who asks for them wants them all, nor are those of the periodic report. `clock`
+    gives monotonic seconds.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -36,7 +37,7 @@ class FloodLimit:
 
     def shows(self, record: logging.LogRecord) -> bool:
         """Whether a line is to be shown; else it is counted."""
-        if record.levelno < logging.INFO:
+        if record.levelno < logging.INFO or hasattr(record, "report"):
             return True
         now, name = self._clock(), (record.name, record.levelno, str(record.msg))
         kind = self._kinds.get(name)

@@ -46,9 +46,12 @@ def test_what_peers_say_makes_no_kinds_of_lines_and_tables_stay_bounded(clock):
     assert len(limit._kinds) <= MOST_KINDS
 
 
-def test_debug_lines_are_never_limited(clock):
+def test_debug_lines_and_reports_are_never_limited(clock):
     limit = FloodLimit(clock)
     assert all(limit.shows(record(level=logging.DEBUG)) for _ in range(10 * BURST))
+    report = record("report: %s", "rig7")
+    report.report = {"worker": "rig7"}
+    assert all(limit.shows(report) for _ in range(10 * BURST))
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 import json
 import socket
+from contextlib import suppress
+from time import monotonic
 
 import pytest
 
@@ -65,6 +67,22 @@ def test_a_peer_that_says_nothing_is_let_go_without_a_traceback(site, page, monk
             pass
     assert ask(server, "/healthz")[1] == "ok\n"
     assert not [record for record in site.records if record.levelname == "ERROR"]
+
+
+def test_a_request_that_comes_byte_by_byte_holds_no_place_for_long(site, page, monkeypatch):
+    monkeypatch.setattr(web, "REQUEST_SECONDS", 0.3)
+    server = page(site.proxy(site.pool()))
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as slow:
+        slow.sendall(b"GET /healthz HTTP/1.1\r\n")
+        slow.settimeout(0.05)
+        began, answer = monotonic(), None
+        while answer is None and monotonic() - began < 5:
+            slow.sendall(b"x")
+            with suppress(TimeoutError):
+                answer = slow.recv(1000)
+        assert answer.startswith(b"HTTP/1.1 400") and monotonic() - began < 2
+    assert ask(server, "/healthz")[1] == "ok\n"
+    assert not site.logged("Traceback")
 
 
 def test_an_address_in_use_is_a_clear_error():

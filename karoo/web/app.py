@@ -161,14 +161,34 @@ class _Log:
 
 
 class _Handler(WSGIHandler):
-    """pywsgi knows no timeout: a peer that says nothing would hold its connection for ever."""
+    """pywsgi knows no timeout: a peer that says nothing, or a byte now and then, would hold its connection for ever."""
+
+    _head: gevent.Timeout | None = None
 
     def handle(self) -> None:
         self.socket.settimeout(REQUEST_SECONDS)
         try:
             super().handle()
         except TimeoutError:
-            log.debug("%s was silent for %g s", self.client_address, REQUEST_SECONDS)
+            log.debug("%s sent no request within %g s", self.client_address, REQUEST_SECONDS)
+        finally:
+            if self._head is not None:
+                self._head.cancel()
+
+    def read_requestline(self) -> str:
+        """One deadline for the whole head of a request: the line, here, and what follows it."""
+        self._head = gevent.Timeout.start_new(REQUEST_SECONDS, TimeoutError)
+        return super().read_requestline()  # type: ignore[no-any-return]
+
+    def read_request(self, raw_requestline: str) -> bool:
+        """As pywsgi's, under that deadline; what is late is answered as what is faulty (raises ValueError)."""
+        try:
+            return super().read_request(raw_requestline)  # type: ignore[no-any-return]
+        except TimeoutError:
+            raise ValueError(f"no whole request within {REQUEST_SECONDS:g} s") from None
+        finally:
+            if self._head is not None:
+                self._head.cancel()
 
 
 class _Server(Frugal, WSGIServer):
