@@ -57,15 +57,18 @@ class StratumClient:
 
     # ------------------------------------------------------------------ life
 
-    def connect(self, host: str, port: int, timeout: float = 5.0, receive_buffer: int | None = None) -> None:
+    def connect(self, host: str, port: int, timeout: float = 5.0, receive_buffer: int | None = None,
+                source: str = "") -> None:
         """Connect, and read from then on; raises OSError. `receive_buffer` bytes makes a miner that stops
-        reading be felt sooner by whoever writes to it."""
+        reading be felt sooner by whoever writes to it. `source` is the address to come from."""
         self.close()
         self._reset()
         sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
         try:
             if receive_buffer is not None:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+            if source:
+                sock.bind((source, 0))
             sock.settimeout(timeout)
             sock.connect((host, port))
             sock.settimeout(None)

@@ -14,6 +14,7 @@ from karoo.sim.miner import MinerOptions, SimulatedMiner
 AT_ONCE = 10  # miners that start between two short pauses
 # All hashes reach this difficulty: a miner of one hash a second finds exactly one share a second.
 EVERY_HASH = 2.0 ** -32
+PLAIN_SOURCE = "127.0.0.2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +30,16 @@ class Losses:
 
 
 class Farm:
-    """So many miners, all from 127.0.0.1, as `honest.h0`, `honest.h1`, ... (`name` with a number)."""
+    """So many miners, all from 127.0.0.1, as `honest.h0`, `honest.h1`, ... (`name` with a number). The first `plain`
+    ones come from PLAIN_SOURCE, and have to reconnect when their extranonce1 changes."""
 
     def __init__(self, port: int, count: int, hashrate: float, name: str = "honest.h", version_rolling: bool = False,
-                 backoff: float = 0.5) -> None:
+                 backoff: float = 0.5, plain: int = 0) -> None:
         self.miners = [
             SimulatedMiner(MinerOptions("127.0.0.1", port, f"{name}{number}", hashrate=hashrate,
-                                        version_rolling=version_rolling, backoff_min=backoff, backoff_max=4 * backoff))
+                                        version_rolling=version_rolling, backoff_min=backoff, backoff_max=4 * backoff,
+                                        takes_extranonce=number >= plain,
+                                        source=PLAIN_SOURCE if number < plain else ""))
             for number in range(count)]
         self._greenlets: list[gevent.Greenlet] = []
 

@@ -35,7 +35,8 @@ class MinerOptions:
     hashrate: hashes a second at most; None: as fast as the CPU does. difficulty_hint: is suggested to the pool.
     applies_difficulty: "next job" (as most miners) or "at once" (NerdMiner).
     nonces_per_work: after so many it takes the next extranonce2 and the next version bits.
-    silence_seconds: without a line from the pool it reconnects. Times are in seconds.
+    silence_seconds: without a line from the pool it reconnects. takes_extranonce: it asks for mining.set_extranonce.
+    source: the address that it comes from, where it is not to be the system's choice. Times are in seconds.
     """
 
     host: str
@@ -53,6 +54,8 @@ class MinerOptions:
     silence_seconds: float = 120.0
     backoff_min: float = 0.5
     backoff_max: float = 30.0
+    takes_extranonce: bool = True
+    source: str = ""
 
 
 @dataclass
@@ -141,7 +144,7 @@ class SimulatedMiner(StratumClient):
 
     def _log_in(self, host: str, port: int) -> None:
         options, timeout = self.options, self.options.step_timeout
-        self.connect(host, port, timeout)
+        self.connect(host, port, timeout, source=options.source)
         self.stats.connects += 1
         if options.version_rolling:
             self.configure(FULL_MASK, timeout)
@@ -150,7 +153,8 @@ class SimulatedMiner(StratumClient):
             self.call("mining.suggest_difficulty", [options.difficulty_hint])
         if not self.authorize(options.user, options.password, timeout):
             raise StratumError("the pool does not let this user in")
-        self.call("mining.extranonce.subscribe", [])
+        if options.takes_extranonce:
+            self.call("mining.extranonce.subscribe", [])
         log.info("%s: connected to %s:%d, extranonce1 %s, %d bytes of extranonce2, version mask %08x", options.user,
                  host, port, self.extranonce1.hex(), self.extranonce2_size, self.mask)
 

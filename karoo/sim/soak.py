@@ -32,6 +32,7 @@ from karoo.sim.stage import Stage
 HASHRATE = 40.0  # hashes a second of each miner
 DIFFICULTY = HASHRATE / 2.0 ** 32  # so that it finds a share a second
 POOL_FACTOR = 4.0  # the pools' difficulty in that: every fourth share goes to a pool
+PLAIN = 12  # miners behind one address that have the usual limits, and reconnect whenever a pool changes extranonces
 VISITORS = 8  # miners at a time that come, mine for some seconds, and leave
 VISITOR_NAMES = 24
 SMALL = 0.05  # the size of an attack
@@ -160,6 +161,7 @@ def soak(folder: Path, minutes: float, seed: int, miners: int) -> int:
     rng = random.Random(seed)
     pools = [SimulatedPool(difficulty=DIFFICULTY, job_every=2.0, branches=4, seed=seed + number) for number in range(2)]
     with Stage(folder, pools, miners=miners, hashrate=HASHRATE, difficulty=DIFFICULTY, version_rolling=True,
+               plain=min(PLAIN, miners),
                **SECTIONS) as stage:
         run = Soak(stage, rng)
         run.faults.mend(POOL_FACTOR)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from karoo.sim.farm import PLAIN_SOURCE
 from karoo.sim.labreport import Row
 from karoo.sim.proxyprocess import MEMORY_SPARE, Measure
 from karoo.sim.soakbooks import Count, compare_miners, compare_pools
@@ -45,9 +46,11 @@ def _leaks(soak: Soak, before: Measure, after: Measure) -> list[Row]:
 
 
 def _bugs(soak: Soak, after: Measure, code: int) -> list[Row]:
+    bans = soak.stage.proxy.count_logged(f"{PLAIN_SOURCE} is banned")
     exceptions, tracebacks = after.status["exceptions"], soak.stage.proxy.count_logged("Traceback")
     return [Row("exceptions", "0", str(exceptions), exceptions == 0),
             Row("tracebacks in the log", "0", str(tracebacks), tracebacks == 0),
+            Row("bans of the honest farm", "0", str(bans), bans == 0),
             Row("exit code", "0", str(code), code == 0)]
 
 

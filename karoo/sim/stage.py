@@ -21,16 +21,17 @@ USER = "wallet"  # at the pools
 
 class Stage:
     """Pools in the order of their worth, a proxy before them, and `miners` honest ones of `hashrate` hashes a second at
-    `difficulty`. `sections` of the proxy's configuration replace what is said here.
+    `difficulty`, `plain` ones among them (see `Farm`). `sections` of the proxy's configuration replace what is said
+    here.
 
     Everything is up once it is entered: each honest miner has had a share accepted. On leaving all of it ends.
     """
 
     def __init__(self, folder: Path, pools: Sequence[SimulatedPool], *, miners: int, hashrate: float,
-                 difficulty: float, version_rolling: bool = False, **sections: dict[str, Any]) -> None:
+                 difficulty: float, version_rolling: bool = False, plain: int = 0, **sections: dict[str, Any]) -> None:
         self.pools = pools
         self._folder, self._sections, self._difficulty = folder, sections, difficulty
-        self._miners, self._hashrate, self._version_rolling = miners, hashrate, version_rolling
+        self._miners, self._hashrate, self._version_rolling, self._plain = miners, hashrate, version_rolling, plain
         self._attacks = 0
 
     def __enter__(self) -> Stage:
@@ -38,7 +39,8 @@ class Stage:
             for pool in self.pools:
                 pool.start()
             self.proxy = ProxyProcess(self._folder, self._settings())
-            self.farm = Farm(self.proxy.port, self._miners, self._hashrate, version_rolling=self._version_rolling)
+            self.farm = Farm(self.proxy.port, self._miners, self._hashrate, version_rolling=self._version_rolling,
+                             plain=self._plain)
             self.farm.start()
             self.farm.await_shares(60.0)
         except BaseException:
