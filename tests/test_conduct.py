@@ -258,11 +258,11 @@ def test_bad_shares_count_towards_the_rate(ratio):
 
 
 def test_without_a_limit_any_rate_will_do():
-    assert repeat(Conduct(Rules(0.0), 0.0), "good", 1e6, most=100_000)[2] is None
+    assert repeat(Conduct(Rules(max_submits_per_second=0.0), 0.0), "good", 1e6, most=100_000)[2] is None
 
 
 def test_requests_make_no_bad_share_good():
-    session = Conduct(Rules(0.0), 0.0)
+    session = Conduct(Rules(max_submits_per_second=0.0), 0.0)
     reasons = []
     for _ in range(200):
         repeat(session, "request", 1e6, now=1.0, most=100)
@@ -290,7 +290,7 @@ def test_a_handshake_never_finished_ends_it(stage, seconds, why):
 # ---------------------------------------------------------------- what it costs
 
 def test_a_good_share_costs_next_to_nothing():
-    session, best = Conduct(Rules(1e9), 0.0), 1.0
+    session, best = Conduct(Rules(max_submits_per_second=1e9), 0.0), 1.0
     for _ in range(20):
         started = time.perf_counter()
         for _ in range(10_000):

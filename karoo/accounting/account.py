@@ -265,11 +265,13 @@ class Accounts:
         shares = 0
         for _ in range(len(self._with_news)):
             account = self._with_news.popleft()
-            if account.never_good and account.name != NOBODY and account.news is not None:
+            if account.news is None:  # it left, and its news went to NOBODY
+                continue
+            if account.never_good and account.name != NOBODY:
                 self._with_news.append(account)  # not by name before it sent a good share: names would fill the ledger
                 continue
             home = self._home(account)
-            if home is not account and account.news is not None:  # there was no room for it
+            if home is not account:  # there was no room for it
                 (home.news or self._fresh(home)).add(account.news)
                 account.news = None
                 continue

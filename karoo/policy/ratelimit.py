@@ -162,10 +162,10 @@ class Gate:
         source = self._live.get(key)
         if source is None:
             return
-        if source.live >= FARM:
+        if source.live >= FARM and self._interval:
             source.farm_until = now + KEPT
         source.live -= 1
-        if excused:
+        if excused and self._interval:
             source.excused = source.excused + 1 if now < source.excused_until else 1
             source.excused_until = now + EXCUSED
         if source.live:
