@@ -35,12 +35,15 @@ class HeldDifficulty:
     was in force since the job before its own was sent. ``difficulty`` is 0 until the first is told.
     """
 
-    __slots__ = ("_changes", "_diff1", "_measure", "difficulty")
+    __slots__ = ("_changes", "_diff1", "_measure", "_measures", "_proof", "difficulty")
 
     def __init__(self, diff1: int) -> None:
         self._diff1 = diff1
         self.difficulty = 0.0
         self._measure = Measure(0.0, 0, 0.0, 0)
+        # While there are changes: by job, made once for all of its shares; and the target that proves the oldest
+        self._measures: dict[int, Measure] | None = None
+        self._proof: int | None = None
         # (first job sent after a change, or None; lowest and highest difficulty until that change), oldest first
         self._changes: tuple[tuple[int | None, float, float], ...] = ()
 
@@ -52,12 +55,14 @@ class HeldDifficulty:
                 (_, low, high), (first, lower, higher), *rest = self._changes
                 self._changes = ((first, min(low, lower), max(high, higher)), *rest)
         self.difficulty = difficulty
+        self._forget_targets()
         target = dif.target_of(difficulty, self._diff1)
         self._measure = Measure(difficulty, target, difficulty, target)
 
     def sent(self, seq: int, oldest_seq: int) -> None:
         """The miner is sent the job with this number; the shares of jobs before `oldest_seq` count no more."""
         if self._changes:
+            self._forget_targets()
             self._changes = tuple((seq if first is None else first, low, high) for first, low, high in self._changes
                                   if first is None or first >= oldest_seq)
 
@@ -75,15 +80,31 @@ class HeldDifficulty:
 
         Changes take effect in their order, so that is proved of those only before which there was no lower one.
         """
-        while self._changes and value > dif.target_of(self._changes[0][1], self._diff1):
+        while self._changes:
+            if self._proof is None:
+                self._proof = dif.target_of(self._changes[0][1], self._diff1)
+            if value <= self._proof:
+                return
             self._changes = self._changes[1:]
+            self._forget_targets()
+
+    def _forget_targets(self) -> None:
+        """The changes are others now."""
+        self._measures = self._proof = None
 
     def measure(self, seq: int) -> Measure:
         """What a share of the job with this number is judged by."""
         if not self._changes:
             return self._measure
+        if self._measures is None:
+            self._measures = {}
+        known = self._measures.get(seq)
+        if known is not None:
+            return known
         lowest = highest = self.difficulty
         for first, low, high in self._changes:
             if first is None or seq <= first:
                 lowest, highest = min(lowest, low), max(highest, high)
-        return Measure(lowest, dif.target_of(lowest, self._diff1), highest, dif.target_of(highest, self._diff1))
+        known = self._measures[seq] = Measure(lowest, dif.target_of(lowest, self._diff1),
+                                              highest, dif.target_of(highest, self._diff1))
+        return known
