@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
 
 HERE = Path(__file__).resolve().parent
 
@@ -59,6 +59,8 @@ setup(
     extras_require={
         "dev": ["pytest", "hypothesis", "mock", "ruff", "mypy", "types-PyYAML", "matplotlib>=3.10"],
     },
+    # Left out where there is no compiler: the Python in its place does the same, slower.
+    ext_modules=[Extension("karoo._speed", ["karoo/_speed.c"], extra_compile_args=["-O2"], optional=True)],
     entry_points={"console_scripts": ["karoo = karoo.__main__:main"]},
     zip_safe=False,
 )

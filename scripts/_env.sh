@@ -25,7 +25,7 @@ if sys.version_info >= (3, 10):
 
 stamp_for() {
     case $1 in
-        run) set -- "$root/requirements.txt" "$root/setup.py" ;;
+        run) set -- "$root/requirements.txt" "$root/setup.py" "$root/karoo/_speed.c" ;;
         dev) set -- "$root/requirements-dev.txt" ;;
     esac
     printf '%s\n' "$abi" "$(cat "$@" | cksum)" "$root"

@@ -19,11 +19,20 @@ ALL = [("sha256d", vector) for vector in VECTORS] + [("scrypt", vector) for vect
 by_name = pytest.mark.parametrize(("algorithm", "vector"), ALL, ids=[vector["name"] for _, vector in ALL])
 
 
+@pytest.fixture(params=["in Python", "in C"], autouse=True)
+def work(request, monkeypatch):
+    """Every test of a share runs with both."""
+    make = sh.Work if request.param == "in Python" else pytest.importorskip("karoo._speed").Work
+    monkeypatch.setattr(Case, "make_work", staticmethod(make))
+
+
 class Case:
     """A vector as the objects that the proxy makes of it."""
 
+    make_work = staticmethod(sh.Work)
+
     def __init__(self, algorithm, vector):
-        self.judge = sh.Judge(algorithm)
+        self.judge = sh.Judge(algorithm, make_work=self.make_work)
         self.expect = vector["expect"]
         self.extranonce1 = bytes.fromhex(vector["extranonce1"])
         self.mask = int(vector["version_mask"] or "0", 16)

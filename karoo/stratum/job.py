@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from typing import Any
 
 from karoo.stratum import difficulty as dif
 from karoo.stratum import messages
@@ -22,7 +23,7 @@ class Job:
     order. ``extranonce1`` is the pool's, without a session's prefix. ``difficulty`` is the pool's
     when it sent the job, ``version_mask`` its mask for rolled bits then. ``seq`` counts the jobs
     of a route, ``clean_seq`` is that of the last clean one. ``line`` and ``clean_line`` are what
-    miners are sent. ``seen`` holds the keys of the shares found good.
+    miners are sent. ``seen`` holds the keys of the shares found good, ``work`` is what hashes them (`share.Hasher`).
     """
 
     notify: Notify
@@ -39,6 +40,7 @@ class Job:
     line: bytes
     clean_line: bytes
     seen: set[bytes] = field(default_factory=set)
+    work: Any = None
 
 
 def swap_words(data: bytes) -> bytes:
