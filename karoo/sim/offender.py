@@ -14,11 +14,10 @@ from ipaddress import ip_address
 from time import monotonic
 from typing import Any
 
-import gevent
 from gevent import socket
 from gevent.pool import Pool
 
-from karoo.pace import PAUSE
+from karoo.pace import pause
 from karoo.sim import grind
 from karoo.stratum import messages, methods
 from karoo.stratum.difficulty import DIFF1_SHA256D
@@ -140,7 +139,7 @@ class Offender:
                 if not self.send(b"".join(batch)):
                     return False
                 batch.clear()
-                gevent.sleep(PAUSE)
+                pause()
                 if read:
                     self.discard()
         return self.send(b"".join(batch))
@@ -263,7 +262,7 @@ class Crowd:
         offender = Offender(sock, self.record, self.until)
         self.offenders.append(offender)
         if self.record.connections % BATCH == 0:
-            gevent.sleep(PAUSE)
+            pause()
         return offender
 
     def connect_many(self, count: int, receive_buffer: int | None = None) -> list[Offender]:
