@@ -57,6 +57,7 @@ def run(settings: config.Config) -> int:
         log.warning("%s", sentence)
     descriptors.raise_limit()
     service = Service(settings)
+    log.info("shares are hashed %s", service.proxy.speed.kind)
     service.warn_of_room()
     ended = on_end_signals()
     service.start()

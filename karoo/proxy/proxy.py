@@ -11,13 +11,14 @@ from typing import Any
 
 import gevent
 
-from karoo import __version__, config, descriptors
+from karoo import __version__, config, descriptors, speed
 from karoo.accounting import summary
 from karoo.accounting.account import Accounts
 from karoo.accounting.bookkeeper import Bookkeeper
 from karoo.metrics import Metrics
 from karoo.net.connection import Connection
 from karoo.net.listener import Listener
+from karoo.net.outbox import Outbox
 from karoo.pace import paced
 from karoo.policy.conduct import Rules
 from karoo.policy.vardiff import DifficultyPolicy, Remembered
@@ -46,11 +47,12 @@ class Proxy:
         self.started_at = monotonic()
         self.sessions: dict[int, Session] = {}
         self._greenlets, self._clerk = Greenlets(self.metrics), Greenlets(self.metrics)
-        judge = Judge(settings.shares.algorithm)
+        self.speed = speed.load()
+        judge = Judge(settings.shares.algorithm, make_work=self.speed.make_work)
         self.accounts = Accounts(self.started_at, time() - self.started_at, judge.algorithm.diff1)
         self.books = Bookkeeper(self.accounts, settings.accounting.database, settings.accounting.flush_seconds)
         self.routes = Routes([settings.upstream, *settings.backups], self.metrics, judge.algorithm.diff1,
-                             not settings.compat.strict_broadcast, self._greenlets)
+                             not settings.compat.strict_broadcast, self._greenlets, self.speed.write_all)
         vardiff, upstream = settings.vardiff, settings.upstream
         start = None if isinstance(vardiff.start_diff, str) else vardiff.start_diff
         proxy, limits = settings.proxy, settings.ratelimit
@@ -70,6 +72,7 @@ class Proxy:
         host, port = config.parse_address(proxy.listen)
         self.listener = Listener(host, port, self._on_connection, self.door.starve)
         self._number = 0
+        self._outbox = Outbox()
 
     # ------------------------------------------------------------------ life
 
@@ -106,7 +109,7 @@ class Proxy:
     def _on_connection(self, sock: Any) -> None:
         """One miner, in a greenlet of its own, from its first byte to its last."""
         settings = self.settings.proxy
-        conn = Connection(sock, settings.max_line_bytes, settings.max_backlog_bytes, settings.read_buf)
+        conn = Connection(sock, settings.max_line_bytes, settings.max_backlog_bytes, settings.read_buf, self._outbox)
         if not self.door.admit(conn, len(self.sessions)):
             return
         self._number += 1

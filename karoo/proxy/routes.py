@@ -11,6 +11,7 @@ from gevent.event import Event
 
 from karoo import config, units
 from karoo.metrics import Metrics
+from karoo.net.fanout import WriteAll
 from karoo.policy.failover import Backoff, PoolOrder
 from karoo.proxy.greenlets import Greenlets
 from karoo.proxy.keeper import Keeper
@@ -30,8 +31,8 @@ class Routes:
     """
 
     def __init__(self, pools: list[config.Upstream], metrics: Metrics, diff1: int, pass_on: bool,
-                 greenlets: Greenlets) -> None:
-        self._pools = pools
+                 greenlets: Greenlets, write_all: WriteAll | None) -> None:
+        self._pools, self._write_all = pools, write_all
         self._metrics, self._diff1, self._pass_on, self._greenlets = metrics, diff1, pass_on, greenlets
         self._rng = random.Random()
         self._reached = Event()  # pulses when a route got through to a pool
@@ -87,7 +88,8 @@ class Routes:
         number = len(self.routes)
         if number:
             log.info("no extranonce is left: opening pool connection %d", number + 1)
-        route = Route(number, self._pools[0], self._metrics, self._diff1, self._pass_on, self.wake, self._greenlets)
+        route = Route(number, self._pools[0], self._metrics, self._diff1, self._pass_on, self.wake, self._greenlets,
+                      self._write_all)
         self.routes.append(route)
         route.wanted.set()
         keeper = Keeper(route, self._pools, self._order(), self, self._metrics)

@@ -16,7 +16,9 @@ from gevent.event import Event
 
 from karoo import config, units
 from karoo.metrics import Metrics
-from karoo.pace import paced
+from karoo.net.connection import Connection
+from karoo.net.fanout import WriteAll, write_all
+from karoo.pace import SLICE, paced
 from karoo.policy.nonce import PrefixSpace, prefix_size
 from karoo.policy.workers import WorkerNames
 from karoo.proxy.greenlets import Greenlets
@@ -42,13 +44,14 @@ FULL = Verdict(False, 20, "pool away, and too many shares wait for it")
 class Seated(Protocol):
     """What a route knows of a session."""
 
+    conn: Connection
     prefix: bytes
     session_id: str
     sent_seq: int
 
     @property
     def gone(self) -> bool: ...
-    def deliver(self, job: Job) -> None: ...
+    def take_job(self, job: Job, ceiling: float, oldest_seq: int, now: float) -> bytes: ...
     def stay_below(self, ceiling: float) -> None: ...
     def follow(self, ceiling: float) -> None: ...
     def change_mask(self, mask: int) -> None: ...
@@ -60,7 +63,7 @@ class Route:
     """The sessions of one upstream connection, its jobs, and its share of the search space."""
 
     def __init__(self, number: int, pool: config.Upstream, metrics: Metrics, diff1: int,
-                 pass_on: bool, changed: Callable[[], None], greenlets: Greenlets) -> None:
+                 pass_on: bool, changed: Callable[[], None], greenlets: Greenlets, write_all: WriteAll | None) -> None:
         self.number = number
         self.pool = pool  # whose settings are in force; follows the connection
         self.sessions: dict[Seated, None] = {}
@@ -81,7 +84,7 @@ class Route:
         self.last_reason = ""
         self._held: list[PendingShare] = []
         self._metrics, self._diff1, self._pass_on, self._changed = metrics, diff1, pass_on, changed
-        self._greenlets = greenlets
+        self._greenlets, self._write_all = greenlets, write_all
         self._passed_on = 0  # miners' requests that the pool owes answers to
         self._may_pass_on, self._passed_on_at = PASSED_ON_AT_ONCE, monotonic()
         self._publishing = False
@@ -314,12 +317,25 @@ class Route:
         try:
             while self.jobs.current is not done:
                 done = self.jobs.current
-                for session in paced(list(self.sessions)):
-                    job = self.jobs.current
-                    if job is not None and session.sent_seq < job.seq:
-                        session.deliver(job)
+                sessions = list(self.sessions)
+                for at in paced(range(0, len(sessions), SLICE), 1):
+                    if self.jobs.current is not None:
+                        self._deliver(self.jobs.current, sessions[at:at + SLICE])
         finally:
             self._publishing = False
+
+    def _deliver(self, job: Job, sessions: list[Seated]) -> None:
+        """Send a job to those that have not got it: its line goes to most of them as it is, in one call."""
+        plain: dict[bytes, list[Connection]] = {job.line: [], job.clean_line: []}
+        ceiling, oldest_seq, now = self.ceiling, self.jobs.oldest_seq, monotonic()
+        for session in sessions:
+            if session.sent_seq < job.seq and (data := session.take_job(job, ceiling, oldest_seq, now)):
+                if data in plain:
+                    plain[data].append(session.conn)
+                else:
+                    session.conn.push(data)
+        for line, connections in plain.items():
+            write_all(connections, line, self._write_all)
 
     def on_difficulty(self, difficulty: float) -> None:
         """A rise counts with the next job, a drop at once."""

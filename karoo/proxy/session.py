@@ -235,6 +235,7 @@ class Session:
     def wait_for(self, get: Callable[[], T]) -> T:
         """What only a pool can give. The time that this takes is not the miner's."""
         self.waits, since = True, monotonic()
+        self.conn.pause()
         try:
             return get()
         finally:
@@ -338,33 +339,45 @@ class Session:
 
     def deliver(self, job: Job) -> None:
         """Send a job, behind whatever must be known before it; in one write."""
-        route = self.route
-        if not self.started or route is None or self.conn.closed:
-            return
-        lines = []
-        clean = self.sent_seq < job.clean_seq
+        if self.route is not None:
+            self.conn.push(self.take_job(job, self.route.ceiling, self.route.jobs.oldest_seq, monotonic()))
+
+    def take_job(self, job: Job, ceiling: float, oldest_seq: int, now: float) -> bytes:
+        """What is to be sent for a job, which counts as sent then: mostly the job's own line. Empty when it is to get
+        none. `ceiling` and `oldest_seq` are those of its route: this runs for each of thousands of miners."""
+        route, tuner = self.route, self.tuner
+        if route is None or not (self.subscribed and self.workers) or self.conn.closed:
+            return b""
+        line = job.clean_line if self.sent_seq < job.clean_seq else job.line
+        if (self.epoch != route.epoch or self._told_mask != self.mask
+                or tuner.under(ceiling) != tuner.held.difficulty):
+            line = self._behind_news(job, line, route, ceiling, now)
+            if not line:
+                return b""
+        tuner.sent(job.seq, self.sent_seq, oldest_seq, now)
+        self.sent_seq = job.seq
+        if log.isEnabledFor(logging.DEBUG):
+            self.log.debug("> %s", wire(line))
+        return line
+
+    def _behind_news(self, job: Job, line: bytes, route: Route, ceiling: float, now: float) -> bytes:
+        """A job's line behind what the miner must know before it; empty when it has to reconnect instead."""
         if self.epoch != route.epoch and not self.takes_extranonce:
             self.dismiss("the pool gave another extranonce1, and this miner takes none without reconnecting")
-            return
+            return b""
+        lines = []
         if self._told_mask != self.mask:
             lines.append(self._mask_line())
-        now = monotonic()
-        difficulty = self.tuner.under(route.ceiling)
+        difficulty = self.tuner.under(ceiling)
         if difficulty != self.tuner.difficulty:
             self._hold(difficulty, now)
             lines.append(self._difficulty_line())
         if self.epoch != route.epoch:
             assert route.extranonce is not None
-            clean, self.epoch = True, route.epoch
+            line, self.epoch = job.clean_line, route.epoch
             lines.append(messages.notification("mining.set_extranonce", [
                 (route.extranonce.extranonce1 + self.prefix).hex(), self.extranonce2_size]))
-        lines.append(job.clean_line if clean else job.line)
-        self.tuner.sent(job.seq, self.sent_seq, route.jobs.oldest_seq, now)
-        self.sent_seq = job.seq
-        data = b"".join(lines)
-        if log.isEnabledFor(logging.DEBUG):
-            self.log.debug("> %s", wire(data))
-        self.conn.push(data)
+        return b"".join([*lines, line])
 
     def grant_mask(self) -> int:
         """The version bits that it may roll, as its configure is answered: what it asked for and the pool allows."""
