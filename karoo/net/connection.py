@@ -34,37 +34,16 @@ class Connection:
     closed it (None while open, or when the peer did). A connection has one reader; anybody may push.
     """
 
-    __slots__ = (
-        "_backlog",
-        "_backlog_bytes",
-        "_gathered",
-        "_in_turn",
-        "_lines",
-        "_max_backlog",
-        "_max_line",
-        "_outbox",
-        "_partial",
-        "_raw",
-        "_read_size",
-        "_readable",
-        "_reader",
-        "_sock",
-        "_tls",
-        "_writer",
-        "closed",
-        "cut_reason",
-        "descriptor",
-        "last_heard",
-        "last_sent",
-        "opened_at",
-        "peer",
-    )
+    __slots__ = ("_backlog", "_backlog_bytes", "_gathered", "_in_turn", "_lines", "_max_backlog", "_max_line",
+                 "_outbox", "_partial", "_raw", "_read_size", "_readable", "_reader", "_sock", "_tls", "_writer",
+                 "closed", "cut_reason", "descriptor", "last_heard", "last_sent", "opened_at", "peer")
 
     def __init__(self, sock: Any, max_line: int = 16384, max_backlog: int = 262144, read_size: int = 4096,
                  outbox: Outbox | None = None) -> None:
-        self._sock, self._raw = sock, sock._sock
+        self._sock = sock
         self.descriptor: int = sock.fileno()
         self._tls = isinstance(sock, SSLSocket)
+        self._raw: Any = None if self._tls else sock._sock  # below gevent, which would only add system calls
         self._outbox = outbox or Outbox()
         self._readable = sock._read_event  # the socket's own watcher, which stays started from read to read
         self._reader: Any = None  # the greenlet that waits for it
@@ -156,8 +135,8 @@ class Connection:
     def _recv(self) -> bytes:
         if self._tls:
             if not self._sock.pending():  # else a peer that never pauses would be read for ever, and nobody else
-                self._await_bytes()
-            return b"" if self.closed else self._sock.recv(self._read_size)
+                get_hub().wait(self._readable)
+            return self._sock.recv(self._read_size)  # type: ignore[no-any-return]
         while not self.closed:
             # gevent's own recv begins with a system call that mostly fails; waiting first saves 3 us a line
             self._await_bytes()
@@ -294,9 +273,10 @@ class Connection:
         if self._backlog is not None:
             self._backlog.clear()
             self._backlog_bytes = 0
-        self._readable.stop()
-        if self._reader is not None:
-            get_hub().loop.run_callback(self._wake)
+        if not self._tls:
+            self._readable.stop()
+            if self._reader is not None:
+                get_hub().loop.run_callback(self._wake)
         self._sock.close()
 
 
