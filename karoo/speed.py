@@ -28,7 +28,7 @@ def load() -> Speed:
     try:
         from karoo import _speed
     except ImportError:
-        return Speed(Work, None, "in Python: the C extension was not built, which wants a compiler and Python's headers")
+        return Speed(Work, None, "in Python: the C extension was not built, for want of a compiler or Python's headers")
     threads = min(THREADS, len(os.sched_getaffinity(0)))
     return Speed(_speed.Work, lambda descriptors, data: _speed.write_all(descriptors, data, threads),
                  f"in C ({_speed.SHA256})")
