@@ -48,6 +48,12 @@ def test_a_pool_that_is_sick_again_and_again_is_left_alone_for_longer_and_longer
     assert backoff.failed(sick=True, served=10.0) == (30.0, 30.0)
 
 
+def test_a_sick_pool_that_is_the_only_one_is_tried_again_when_it_is_said():
+    order = PoolOrder([Backoff(1.0, 30.0, _Steps())])
+    assert [order.failed(0, 0.0, sick=True) for _ in range(5)] == [30.0] * 5
+    assert order.next(29.0) == (0, 1.0) and order.next(30.0) == (0, 0.0)
+
+
 def test_a_sick_pool_is_better_than_none():
     order = PoolOrder([Backoff(1.0, 30.0, _Steps()), Backoff(1.0, 30.0, _Steps())])
     for _ in range(5):

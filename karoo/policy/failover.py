@@ -61,12 +61,12 @@ class PoolOrder:
                      if max(self._retry_at[better], self._behind_until[better]) <= now), None)
 
     def failed(self, index: int, now: float, sick: bool = False, served: float = 0.0) -> float:
-        """A pool went down after it served for so many seconds; the seconds until it may be tried again, as long as
-        there is another one."""
+        """A pool went down after it served for so many seconds; the seconds until it may be tried again (for one that
+        is sick: as long as another one can be had)."""
         wait, behind = self._backoffs[index].failed(sick, served)
         self._retry_at[index] = now + wait
         self._behind_until[index] = max(self._behind_until[index], now + behind)
-        return max(wait, behind)
+        return max(wait, behind) if len(self._backoffs) > 1 else wait
 
     def postpone(self, index: int, until: float) -> None:
         """Somebody else found a pool down, and leaves it alone until then."""

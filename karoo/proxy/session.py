@@ -54,8 +54,7 @@ class Session:
 
     __slots__ = ("_told_mask", "accepted", "agent", "asked_mask", "conduct", "conn", "dismissed", "end_reason", "epoch",
                  "house", "mask", "number", "prefix", "rejected", "route", "sent_seq", "session_id", "subscribed",
-                 "takes_extranonce", "tried_to_authorize", "tuner", "waits", "worker_name",
-                 "workers")
+                 "takes_extranonce", "tried_to_authorize", "tuner", "waits", "worker_name", "workers")
 
     def __init__(self, number: int, conn: Connection, house: House) -> None:
         self.number, self.conn, self.house = number, conn, house
