@@ -1,4 +1,4 @@
-"""Long walks in slices, so that shares are answered meanwhile."""
+"""Who may wait, and how long walks are cut in slices, so that shares are answered meanwhile."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 import gevent
+from gevent import get_hub, getcurrent
 
 SLICE = 250  # things between two short pauses: a job to so many miners takes 2 ms
 # Seconds. gevent.sleep(0) would let other greenlets run, but no I/O; a timer of more than nothing makes the loop look
@@ -28,3 +29,12 @@ def pause() -> None:
     """Let everybody else have a turn, I/O included."""
     for _ in range(TURNS):
         gevent.sleep(PAUSE)
+
+
+class MustWait(Exception):
+    """What was asked for takes a wait, which the loop cannot: it is to be asked for again in a greenlet."""
+
+
+def in_loop() -> bool:
+    """Whether the loop itself is running this, which nobody else could do while it waits."""
+    return getcurrent() is get_hub()

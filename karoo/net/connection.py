@@ -1,7 +1,10 @@
 """A line connection: capped line reader, non-blocking write, bounded backlog. Knows no Stratum.
 
-Nothing here waits on the peer but `read_line`. What is pushed goes straight to the socket; only
-what the socket does not take is queued, for a writer greenlet that lives while the backlog does.
+A connection is read in one of two ways: by a greenlet that waits in `read_line`, or by the loop, which
+calls whoever `serve`s it for each packet. The latter costs neither a greenlet (5 kB) nor two switches a packet.
+
+What is pushed goes straight to the socket; only what the socket does not take is queued, for a writer
+greenlet that lives while the backlog does.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import errno
 import socket as stdlib_socket
 from collections import deque
+from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
@@ -34,9 +38,9 @@ class Connection:
     closed it (None while open, or when the peer did). A connection has one reader; anybody may push.
     """
 
-    __slots__ = ("_backlog", "_backlog_bytes", "_gathered", "_in_turn", "_lines", "_max_backlog", "_max_line",
-                 "_outbox", "_partial", "_raw", "_read_size", "_readable", "_reader", "_sock", "_tls", "_writer",
-                 "closed", "cut_reason", "descriptor", "last_heard", "last_sent", "opened_at", "peer")
+    __slots__ = ("_backlog", "_backlog_bytes", "_empty", "_gathered", "_in_turn", "_lines", "_max_backlog", "_max_line",
+                 "_on_packet", "_outbox", "_partial", "_raw", "_read_size", "_readable", "_reader", "_sock", "_tls",
+                 "_writer", "closed", "cut_reason", "descriptor", "last_heard", "last_sent", "opened_at", "peer")
 
     def __init__(self, sock: Any, max_line: int = 16384, max_backlog: int = 262144, read_size: int = 4096,
                  outbox: Outbox | None = None) -> None:
@@ -47,10 +51,12 @@ class Connection:
         self._outbox = outbox or Outbox()
         self._readable = sock._read_event  # the socket's own watcher, which stays started from read to read
         self._reader: Any = None  # the greenlet that waits for it
+        self._on_packet: Callable[[], None] | None = None  # who is called by the loop where no greenlet waits
         self._in_turn = False  # the reader works on lines, and will come back to write what was gathered meanwhile
         self._max_line, self._max_backlog, self._read_size = max_line, max_backlog, read_size
         self._partial = b""
         self._lines: list[bytes] = []  # read and not yet handed out, the next one last
+        self._empty = 0  # empty lines since the last other one
         self._gathered: list[bytes] = []
         self._backlog: deque[bytes] | None = None
         self._backlog_bytes = 0
@@ -78,44 +84,42 @@ class Connection:
     # ------------------------------------------------------------------ reading
 
     def read_line(self) -> bytes | None:
-        """The next line without its line feed; None at the end of the stream. Empty lines are passed over, but of so
-        many in a row one is handed out.
-
-        Raises LineTooLong.
-        """
-        empty = 0
+        """The next line, for which the running greenlet waits; None at the end of the stream. Raises LineTooLong."""
         while not self.closed:
-            while self._lines:
-                line = self._lines.pop()
-                if line and line != b"\r":
-                    self._in_turn = True
-                    return line
-                empty += 1
-                if empty >= _EMPTY_LINES:
-                    return b""
+            line = self.next_line()
+            if line is not None:
+                self._in_turn = True
+                return line
             self.pause()
-            if not self._receive():
+            if not self._wait() or not self.receive():
                 break
         return None
 
-    def pause(self) -> None:
-        """The reader is about to wait for something: write what it has gathered."""
-        self._in_turn = False
-        if self._gathered:
-            self.flush()
+    def serve(self, on_packet: Callable[[], None]) -> None:
+        """From now on `on_packet` is called whenever there is something to read, or the connection is closed. It is to
+        call `receive` and then `next_line` until that has none, and `hold` at the end. It must not wait for anything:
+        the loop itself calls it, but for TLS."""
+        self._on_packet = on_packet
+        if self._tls:
+            gevent.spawn(self._serve_tls)
+        elif self.closed:
+            get_hub().loop.run_callback(self._on_readable)
+        elif not self._readable.active:
+            self._readable.start(self._on_readable)
 
-    def peer_left(self) -> bool:
-        """Whether the peer has closed its side, also behind lines that were not read yet (only Linux tells)."""
-        if self.closed:
+    def hold(self) -> None:
+        """Nobody is called for further packets, until somebody serves again."""
+        self._on_packet = None
+
+    def receive(self) -> bool:
+        """Read what is there, once and without waiting (TLS: perhaps waiting); False at the end of the stream. Raises
+        LineTooLong."""
+        try:
+            if self.closed:
+                return False
+            data = (self._sock if self._tls else self._raw).recv(self._read_size)
+        except BlockingIOError:
             return True
-        try:
-            return self._sock.getsockopt(stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_INFO, 1)[0] not in _OPEN_STATES
-        except (OSError, AttributeError):
-            return False
-
-    def _receive(self) -> bool:
-        try:
-            data = self._recv()
         except OSError:  # reset by the peer, timed out, or closed on this side
             return False
         if not data:
@@ -132,40 +136,83 @@ class Connection:
         self._lines = lines
         return True
 
-    def _recv(self) -> bytes:
-        if self._tls:
-            if not self._sock.pending():  # else a peer that never pauses would be read for ever, and nobody else
-                get_hub().wait(self._readable)
-            return self._sock.recv(self._read_size)  # type: ignore[no-any-return]
-        while not self.closed:
-            # gevent's own recv begins with a system call that mostly fails; waiting first saves 3 us a line
-            self._await_bytes()
-            try:
-                return self._raw.recv(self._read_size)  # type: ignore[no-any-return]
-            except BlockingIOError:
-                continue
-        return b""
+    def next_line(self) -> bytes | None:
+        """The next line of those received, without its line feed; None when there is none. Empty lines are passed over,
+        but of so many in a row one is handed out."""
+        while self._lines and not self.closed:
+            line = self._lines.pop()
+            if line and line != b"\r":
+                self._empty = 0
+                return line
+            self._empty += 1
+            if self._empty >= _EMPTY_LINES:
+                self._empty = 0
+                return b""
+        return None
 
-    def _await_bytes(self) -> None:
-        """Wait until there is something to read, or this side closes.
+    def put_back(self, line: bytes) -> None:
+        """Let this line be the next one again."""
+        self._lines.append(line)
 
-        As `hub.wait` would, which starts and stops the watcher each time: that costs 2 us more.
+    def pause(self) -> None:
+        """The reader is about to wait for something: write what it has gathered."""
+        self._in_turn = False
+        if self._gathered:
+            self.flush()
+
+    def peer_left(self) -> bool:
+        """Whether the peer has closed its side, also behind lines that were not read yet (only Linux tells)."""
+        if self.closed:
+            return True
+        try:
+            return self._sock.getsockopt(stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_INFO, 1)[0] not in _OPEN_STATES
+        except (OSError, AttributeError):
+            return False
+
+    def _wait(self) -> bool:
+        """Wait until there is something to read; False when this side closed meanwhile.
+
+        gevent's own recv begins with a system call that mostly fails; waiting first saves 3 us. As `hub.wait` would,
+        which starts and stops the watcher each time: that costs 2 us more.
         """
+        if self._tls:
+            try:
+                if not self._sock.pending():  # else a peer that never pauses would be read for ever, and nobody else
+                    get_hub().wait(self._readable)
+            except OSError:
+                return False
+            return not self.closed
         if not self._readable.active:
-            self._readable.start(self._wake)
+            self._readable.start(self._on_readable)
         self._reader = getcurrent()
         try:
             get_hub().switch()
         finally:
             self._reader = None
+        return not self.closed
 
-    def _wake(self) -> None:
-        """In the hub: let the reader go on. Where it does something else it is not disturbed, and starts the watcher
-        again when it comes back."""
+    def _on_readable(self) -> None:
+        """Called by the loop: something came, or this side closed. Where nobody reads now the watcher is stopped, and
+        whoever reads next starts it again."""
         if self._reader is not None:
             self._reader.switch()
+        elif self._on_packet is not None:
+            self._in_turn = True
+            try:
+                self._on_packet()
+            finally:
+                self.pause()
         elif not self.closed:
             self._readable.stop()
+
+    def _serve_tls(self) -> None:
+        """What the loop does for others: gevent's TLS may wait while it reads."""
+        while self._on_packet is not None:
+            self._in_turn = True
+            self._on_packet()
+            self.pause()
+            if self._on_packet is not None and not self.closed:
+                self._wait()
 
     # ------------------------------------------------------------------ writing
 
@@ -256,7 +303,7 @@ class Connection:
         with gevent.Timeout(_LINGER_SECONDS, False):
             try:
                 self._raw.shutdown(stdlib_socket.SHUT_WR)
-                while left > 0 and (data := self._recv()):
+                while left > 0 and self._wait() and (data := self._raw.recv(self._read_size)):
                     left -= len(data)
             except OSError:
                 return  # it is gone
@@ -275,8 +322,8 @@ class Connection:
             self._backlog_bytes = 0
         if not self._tls:
             self._readable.stop()
-            if self._reader is not None:
-                get_hub().loop.run_callback(self._wake)
+            if self._reader is not None or self._on_packet is not None:
+                get_hub().loop.run_callback(self._on_readable)
         self._sock.close()
 
 

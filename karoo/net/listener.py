@@ -43,16 +43,16 @@ def listening_socket(host: str, port: int) -> Any:
 
 
 class Listener:
-    """A listening TCP socket that hands each connection to `handle(sock)` in a greenlet of its own.
+    """A listening TCP socket that hands each connection to `handle(sock)`, which owns it then. That is called by the
+    loop: it must neither wait nor raise.
 
     `starved()` is called for each connection that was closed at once because no descriptor was left.
     """
 
     def __init__(self, host: str, port: int, handle: Callable[[Any], None], starved: Callable[[], None]) -> None:
-        self._handle = handle
         sock = listening_socket(host, port)
         self.host, self.port = sock.getsockname()[:2]
-        self._server = Frugal(sock, self._on_connection)
+        self._server = _Server(sock, handle)
         self._server.starved = starved  # type: ignore[method-assign]
 
     def start(self) -> None:
@@ -61,9 +61,6 @@ class Listener:
     def stop(self) -> None:
         """Stop accepting; what was accepted is not touched."""
         self._server.close()
-
-    def _on_connection(self, sock: Any, _address: Any) -> None:
-        self._handle(sock)
 
 
 class Frugal(StreamServer):
@@ -132,3 +129,10 @@ class Frugal(StreamServer):
         """Stop listening."""
         super().close()
         self._drop_spare()
+
+
+class _Server(Frugal):
+    """Hands connections on without a greenlet, and does not close them when that is done."""
+
+    def do_handle(self, sock: Any, _address: Any) -> None:
+        self._handle(sock)

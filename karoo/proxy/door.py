@@ -15,6 +15,7 @@ from karoo.metrics import Metrics
 from karoo.net.connection import Connection
 from karoo.policy import addresses
 from karoo.policy.ratelimit import BANNED, DENIED, Gate, Limits
+from karoo.proxy.greenlets import Greenlets
 from karoo.stratum import messages
 from karoo.stratum.errors import StratumError
 
@@ -40,9 +41,9 @@ class Culprit(Protocol):
 class Door:
     """``room`` is the number of sessions that there may be."""
 
-    def __init__(self, limits: config.Ratelimit, room: int, metrics: Metrics) -> None:
+    def __init__(self, limits: config.Ratelimit, room: int, metrics: Metrics, greenlets: Greenlets) -> None:
         self.room = room
-        self._limits, self._metrics = limits, metrics
+        self._limits, self._metrics, self._greenlets = limits, metrics, greenlets
         self._gate = Gate(_gate_limits(limits), monotonic() + GRACE)
         self._cuts: deque[dict[str, Any]] = deque(maxlen=SHOWN_CUTS)
         self._telling = 0
@@ -74,10 +75,17 @@ class Door:
         log.info("%s turned away: %s", conn.peer, why)
         if told and self._telling < TOLD_AT_ONCE:
             self._telling += 1
-            conn.push(messages.error(None, StratumError(told)))
+            self._greenlets.run(lambda: self._tell(conn, told), "a farewell")
+        else:
+            conn.close()
+
+    def _tell(self, conn: Connection, why: str) -> None:
+        try:
+            conn.push(messages.error(None, StratumError(why)))
             conn.linger()
+        finally:
             self._telling -= 1
-        conn.close()
+            conn.close()
 
     def starve(self) -> None:
         """A connection was closed because no descriptor was left for it."""

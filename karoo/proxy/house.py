@@ -45,13 +45,15 @@ class House:
     """The parts that every session uses.
 
     `seat` gives a session (with the id of its former one) a route, `mask` tells the pool's version mask; both wait
-    for the pool, and raise NoSeat. `blame` is told of a session that is cut for misbehaviour, why,
-    and whether that is mild.
+    for the pool, and raise NoSeat, or MustWait in the loop. `blame` is told of a session that is cut for misbehaviour,
+    why, and whether that is mild; `left` of each that has ended. `spawn` runs something in a greenlet, with a name.
     """
 
     seat: Callable[[Any, str | None], Route]
     mask: Callable[[Any], int]
     blame: Callable[[Any, str, bool], None]
+    left: Callable[[Any], None]
+    spawn: Callable[[Callable[[], None], str], None]
     rules: Rules
     judge: Judge
     names: WorkerNames

@@ -57,9 +57,11 @@ class Proxy:
         start = None if isinstance(vardiff.start_diff, str) else vardiff.start_diff
         proxy, limits = settings.proxy, settings.ratelimit
         room = descriptors.room()
-        self.door = Door(limits, proxy.max_clients if room is None else min(proxy.max_clients, room), self.metrics)
+        self.door = Door(limits, proxy.max_clients if room is None else min(proxy.max_clients, room), self.metrics,
+                         self._greenlets)
         self._house = House(
             seat=self.routes.seat, mask=self.routes.mask, judge=judge, blame=self.door.blame,
+            left=self._left, spawn=self._greenlets.run,
             rules=Rules(proxy.max_misbehaviour, limits.max_submits_per_second if limits.enabled else 0,
                         (proxy.first_byte_ms / 1e3, proxy.subscribe_ms / 1e3, proxy.authorize_ms / 1e3)),
             names=WorkerNames(upstream.worker_names, upstream.user),
@@ -107,19 +109,24 @@ class Proxy:
     # ------------------------------------------------------------------ miners
 
     def _on_connection(self, sock: Any) -> None:
-        """One miner, in a greenlet of its own, from its first byte to its last."""
+        """One miner more, told by the loop. A bug in here costs one connection."""
         settings = self.settings.proxy
-        conn = Connection(sock, settings.max_line_bytes, settings.max_backlog_bytes, settings.read_buf, self._outbox)
-        if not self.door.admit(conn, len(self.sessions)):
-            return
-        self._number += 1
-        session = Session(self._number, conn, self._house)
-        self.sessions[session.number] = session
         try:
-            session.run()
-        finally:
-            del self.sessions[session.number]
-            self.door.leave(conn, session.dismissed)
+            conn = Connection(sock, settings.max_line_bytes, settings.max_backlog_bytes, settings.read_buf,
+                              self._outbox)
+            if self.door.admit(conn, len(self.sessions)):
+                self._number += 1
+                session = self.sessions[self._number] = Session(self._number, conn, self._house)
+                session.start_serving()
+        except Exception:
+            self.metrics.exceptions += 1
+            log.exception("a bug ended a connection")
+            sock.close()
+
+    def _left(self, session: Session) -> None:
+        """A session has ended."""
+        del self.sessions[session.number]
+        self.door.leave(session.conn, session.dismissed)
 
     # ------------------------------------------------------------------ once a second, once a minute
 

@@ -12,6 +12,7 @@ from gevent.event import Event
 from karoo import config, units
 from karoo.metrics import Metrics
 from karoo.net.fanout import WriteAll
+from karoo.pace import MustWait, in_loop
 from karoo.policy.failover import Backoff, PoolOrder
 from karoo.proxy.greenlets import Greenlets
 from karoo.proxy.keeper import Keeper
@@ -46,11 +47,11 @@ class Routes:
     # ------------------------------------------------------------------ seats
 
     def seat(self, session: Seated, former_id: str | None) -> Route:
-        """The route that a session now belongs to; waits for the pool up to hold_ms. Raises NoSeat."""
+        """The route that a session now belongs to; waits for the pool up to hold_ms. Raises NoSeat, MustWait."""
         return self._wait_for(session, lambda route: route.seat(session, former_id))
 
     def mask(self, session: Seated) -> int:
-        """The pool's version-rolling mask; waits for the pool up to hold_ms. Raises NoSeat."""
+        """The pool's version-rolling mask; waits for the pool up to hold_ms. Raises NoSeat, MustWait."""
         return self._wait_for(session, lambda route: True).mask
 
     def _wait_for(self, session: Seated, suits: Callable[[Route], bool]) -> Route:
@@ -67,6 +68,8 @@ class Routes:
                     self._make_room()
                 for route in self.routes:
                     route.wanted.set()
+                if in_loop():
+                    raise MustWait
                 left = give_up_at - monotonic()
                 if left <= 0 or not self._changed.wait(left):
                     raise NoSeat("No pool can be reached", f"for {units.duration(hold)}; {self._why()}")

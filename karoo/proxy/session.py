@@ -1,4 +1,4 @@
-"""One miner's life: read a line, answer it, until the end."""
+"""One miner's life: take a line, answer it, until the end."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from karoo import units
 from karoo.log import wire
 from karoo.net.connection import Connection, LineTooLong
+from karoo.pace import MustWait, in_loop
 from karoo.policy.conduct import CONNECTED, HEARD, SUBSCRIBED, Conduct
 from karoo.policy.tuner import Tuner
 from karoo.proxy import login, requests, shares
@@ -47,6 +48,9 @@ class Misbehaviour(Parting):
 class Session:
     """One miner over one connection.
 
+    It has no greenlet: the loop calls `on_packet` for what the miner sent, as a greenlet for each would cost 5 kB
+    and two switches a share. Only while it has to wait for a pool, at its start, it lives in one.
+
     ``sent_seq`` is the number of the last job that it was sent, ``epoch`` tells which of the pool's
     extranonces it knows, ``mask`` which version bits it may roll. While it ``waits`` for a pool it reads nothing. It
     was ``dismissed`` when the proxy ended it through no fault of the miner's, which may come back at once.
@@ -79,14 +83,32 @@ class Session:
 
     # ------------------------------------------------------------------ life
 
-    def run(self) -> None:
-        """Serve the miner until it leaves or is cut. Nothing that it sends gets an exception out of here."""
-        self.log.info("connected")
+    def start_serving(self) -> None:
+        """Serve the miner from now on, until it leaves or is cut."""
+        self.log.debug("connected")
+        self.conn.serve(self.on_packet)
+
+    def on_packet(self) -> None:
+        """Something came from the miner, or it left. Nothing that it sends gets an exception out of here."""
+        self._work(self.conn.receive)
+
+    def _work(self, receive: Callable[[], bool]) -> bool:
+        """Answer the lines that are there; whether the session goes on as it did."""
+        conn, line = self.conn, b""
         farewell = True
         try:
-            while (line := self.conn.read_line()) is not None:
-                self._on_line(line)
+            if receive():
+                while (next_line := conn.next_line()) is not None:
+                    line = next_line
+                    self._on_line(line)
+                if not conn.closed:
+                    return True
             farewell = False
+        except MustWait:
+            conn.hold()
+            conn.put_back(line)
+            self.house.spawn(self._wait_and_work, "a session that waits for a pool")
+            return False
         except (ProtocolError, LineTooLong) as fault:
             self.tell(messages.error(None, StratumError(str(fault))))
             self._cut(str(fault))
@@ -98,10 +120,17 @@ class Session:
             self.house.metrics.exceptions += 1
             self.log.exception("a bug ended this session")
             self.dismissed, self.end_reason = True, "a bug in the proxy"
-        finally:
-            self._leave(farewell)
+        self._leave(farewell)
+        return False
+
+    def _wait_and_work(self) -> None:
+        """In a greenlet: the line that has to wait for a pool, and those behind it."""
+        if self._work(lambda: True):
+            self.conn.serve(self.on_packet)
 
     def _leave(self, farewell: bool) -> None:
+        """The end. With `farewell` the miner is given time to read what it was told last."""
+        self.conn.hold()
         if not farewell:
             self.conn.close()
         if self.route is not None:
@@ -115,9 +144,15 @@ class Session:
         self.house.metrics.ended.count(reason)
         self.log.info("disconnected after %s, %d shares accepted, %d rejected: %s",
                       units.duration(monotonic() - self.conn.opened_at), self.accepted, self.rejected, reason)
-        if farewell:
-            self.conn.linger()
-            self.conn.close()
+        if self.conn.closed:
+            self.house.left(self)
+        else:
+            self.house.spawn(self._close_gently, "a farewell")
+
+    def _close_gently(self) -> None:
+        self.conn.linger()
+        self.conn.close()
+        self.house.left(self)
 
     def end(self, reason: str) -> None:
         """Disconnect it; `run` comes to its end."""
@@ -232,7 +267,9 @@ class Session:
     # ------------------------------------------------------------------ handshake
 
     def wait_for(self, get: Callable[[], T]) -> T:
-        """What only a pool can give. The time that this takes is not the miner's."""
+        """What only a pool can give. The time that this takes is not the miner's. Raises MustWait, in the loop."""
+        if in_loop():
+            return get()
         self.waits, since = True, monotonic()
         self.conn.pause()
         try:
