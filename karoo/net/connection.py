@@ -51,7 +51,7 @@ class Connection:
         self._outbox = outbox or Outbox()
         self._readable = sock._read_event  # the socket's own watcher, which stays started from read to read
         self._reader: Any = None  # the greenlet that waits for it
-        self._on_packet: Callable[[], None] | None = None  # who is called by the loop where no greenlet waits
+        self._on_packet: Callable[[], object] | None = None  # who is called by the loop where no greenlet waits
         self._in_turn = False  # the reader works on lines, and will come back to write what was gathered meanwhile
         self._max_line, self._max_backlog, self._read_size = max_line, max_backlog, read_size
         self._partial = b""
@@ -95,7 +95,7 @@ class Connection:
                 break
         return None
 
-    def serve(self, on_packet: Callable[[], None]) -> None:
+    def serve(self, on_packet: Callable[[], object]) -> None:
         """From now on `on_packet` is called whenever there is something to read, or the connection is closed. It is to
         call `receive` and then `next_line` until that has none, and `hold` at the end. It must not wait for anything:
         the loop itself calls it, but for TLS."""
@@ -133,7 +133,7 @@ class Connection:
             self._partial = b""
             raise LineTooLong(f"a line of more than {self._max_line} bytes")
         lines.reverse()
-        self._lines = lines
+        self._lines = lines if not self._lines else lines + self._lines
         return True
 
     def next_line(self) -> bytes | None:

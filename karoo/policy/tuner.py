@@ -5,6 +5,10 @@ from __future__ import annotations
 from karoo.policy.held import HeldDifficulty, Measure
 from karoo.policy.vardiff import DifficultyPolicy, Former, Vardiff, effective
 
+# Seconds that may pass before a share has them counted, where nothing changes: a miner that sends many shares a second
+# would have it done for each, which took a tenth of a share's whole cost.
+LATE = 0.5
+
 
 class Tuner:
     """Puts together what the miner asked for, what it was told, and what its shares say of its speed.
@@ -101,10 +105,10 @@ class Tuner:
         vardiff, held = self.vardiff, self.held
         if vardiff is None:
             return False
-        vardiff.pass_time(now, held.threshold(seq))
-        if held.changing:
+        if held.changing or now - vardiff.passed >= LATE:
+            vardiff.pass_time(now, held.threshold(seq))
             held.proved(value)
-        return counts and vardiff.share(now, held.threshold(seq))
+        return counts and vardiff.share(now)
 
     def look(self, seq: int, now: float) -> bool:
         """Whether another difficulty would fit the miner's speed better; `under` tells it then."""

@@ -130,25 +130,25 @@ class Vardiff:
     would give one share every `target` seconds, when that is worth a change. Times are monotonic seconds.
     """
 
-    __slots__ = ("_changed_at", "_evidence", "_last_share", "_now", "_settled_at", "_started_at", "_trusting",
-                 "probing")
+    __slots__ = ("_changed_at", "_evidence", "_last_share", "_settled_at", "_started_at", "_trusting",
+                 "passed", "probing")
 
     def __init__(self, now: float) -> None:
         self._evidence = Evidence()
-        self._now = self._started_at = self._changed_at = self._last_share = now
+        self.passed = self._started_at = self._changed_at = self._last_share = now
         self._settled_at = -math.inf
         self.probing = True
         self._trusting = False
 
     def pass_time(self, now: float, threshold: float) -> None:
         """Until now the miner may have worked at most at this difficulty: shares that reach it were counted."""
-        if now > self._now:
-            self._evidence.pass_time(now - self._now, threshold)
-            self._now = now
+        if now > self.passed:
+            self._evidence.pass_time(now - self.passed, threshold)
+            self.passed = now
 
-    def share(self, now: float, threshold: float) -> bool:
-        """A share that reaches the threshold; whether a look is due at once, for a miner far above its rate."""
-        self.pass_time(now, threshold)
+    def share(self, now: float) -> bool:
+        """A share that reaches the threshold, after `pass_time` until now or some tenths of a second before; whether a
+        look is due at once, for a miner far above its rate."""
         self._evidence.count()
         self._last_share = now
         return self._evidence.shares % BURST == 0
@@ -166,7 +166,7 @@ class Vardiff:
         if self._trusting:
             _, counted, exposure = self._evidence.total()
             if abs(deviation(counted, difficulty / target * exposure)) > DISTRUST:
-                self.probing, self._trusting, self._started_at = True, False, self._now
+                self.probing, self._trusting, self._started_at = True, False, self.passed
             elif counted >= TRUSTED_SHARES:
                 self._trusting = False
             else:
@@ -176,17 +176,17 @@ class Vardiff:
     def _probe(self, difficulty: float, target: float) -> float | None:
         """Get enough shares to know the speed, soon; then settle."""
         _, counted, exposure = self._evidence.total()
-        age, since = self._now - self._started_at, self._now - self._changed_at
+        age, since = self.passed - self._started_at, self.passed - self._changed_at
         if not exposure:
             return None  # no time has passed yet
         if not counted:
-            silent = min(self._now - self._last_share, since) >= PROBE_SILENCE
+            silent = min(self.passed - self._last_share, since) >= PROBE_SILENCE
             return difficulty / PROBE_DROP if silent else None
         speed = counted / exposure
         missing, left = PROBE_SHARES - counted, max(PROBE_SECONDS - age, 10.0)
         soon = missing * difficulty / speed  # seconds until they are there, once the miner works at this difficulty
         if any(age >= old and counted >= enough and soon >= more for old, enough, more in PROBE_ENOUGH):
-            self.probing, self._settled_at = False, self._now
+            self.probing, self._settled_at = False, self.passed
             return speed * target
         if since >= 5.0 and soon > left:
             faster = speed * min(left, 30.0) / missing
@@ -196,7 +196,7 @@ class Vardiff:
     def _follow(self, difficulty: float, target: float) -> float | None:
         """Change when the shares of some time back say clearly that the speed is another one."""
         expected_rate = difficulty / target
-        caution = CAUTION if self._now - self._settled_at < CAUTIOUS else 0.0
+        caution = CAUTION if self.passed - self._settled_at < CAUTIOUS else 0.0
         windows = list(self._evidence.windows())
         worst, pick = 1.0, -1
         for number, (seconds, counted, exposure) in enumerate(windows):

@@ -16,7 +16,6 @@ class Events(Protocol):
     def on_extranonce(self, extranonce: Extranonce) -> None: ...
     def on_version_mask(self, mask: int) -> None: ...
     def on_other(self, method: str, params: Any) -> None: ...
-    def settle(self, pending: PendingShare, verdict: Verdict) -> None: ...
     def refuse(self, pending: PendingShare, verdict: Verdict) -> None: ...
 
 
@@ -38,9 +37,6 @@ class Unheard:
     def on_other(self, method: str, params: Any) -> None:
         """Not of interest."""
 
-    def settle(self, pending: PendingShare, verdict: Verdict) -> None:
-        """No share is sent."""
-
     def refuse(self, pending: PendingShare, verdict: Verdict) -> None:
         """No share is sent."""
 
@@ -49,4 +45,4 @@ class Retired(Unheard):
     """Of a connection that another one replaced only the verdicts count."""
 
     def __init__(self, events: Events) -> None:
-        self.settle, self.refuse = events.settle, events.refuse  # type: ignore[method-assign]
+        self.refuse = events.refuse  # type: ignore[method-assign]

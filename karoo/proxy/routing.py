@@ -1,7 +1,7 @@
 """Who is told what: one upstream connection and the sessions that belong to it.
 
-A share comes in by `forward` and its verdict goes out by `settle`; a job comes in by `on_job` and
-goes out by `_fan_out`. A route outlives its connections: while there is none its sessions wait.
+A share comes in by `forward`, and the connection that it went to tells its asker the verdict; a job comes in by
+`on_job` and goes out by `_fan_out`. A route outlives its connections: while there is none its sessions wait.
 """
 
 from __future__ import annotations
@@ -256,10 +256,6 @@ class Route:
             self._held.append(pending)
         else:
             self.refuse(pending, FULL)
-
-    def settle(self, pending: PendingShare, verdict: Verdict) -> None:
-        """The pool's verdict goes to whoever asked."""
-        pending.asker.settle(pending, verdict)
 
     def refuse(self, pending: PendingShare, verdict: Verdict) -> None:
         """A share without the pool's verdict may be sent again: it is no duplicate then."""

@@ -17,7 +17,7 @@ from karoo.policy.tuner import Tuner
 from karoo.proxy import login, requests, shares
 from karoo.proxy.house import House, Route, SessionLog
 from karoo.proxy.pending import NoSeat, PendingShare, Verdict, Worker
-from karoo.stratum import messages
+from karoo.stratum import messages, submitline
 from karoo.stratum.errors import (
     Malformed,
     ProtocolError,
@@ -48,7 +48,7 @@ class Misbehaviour(Parting):
 class Session:
     """One miner over one connection.
 
-    It has no greenlet: the loop calls `on_packet` for what the miner sent, as a greenlet for each would cost 5 kB
+    It has no greenlet: the loop calls `work` for what the miner sent, as a greenlet for each would cost 5 kB
     and two switches a share. Only while it has to wait for a pool, at its start, it lives in one.
 
     ``sent_seq`` is the number of the last job that it was sent, ``epoch`` tells which of the pool's
@@ -86,27 +86,23 @@ class Session:
     def start_serving(self) -> None:
         """Serve the miner from now on, until it leaves or is cut."""
         self.log.debug("connected")
-        self.conn.serve(self.on_packet)
+        self.conn.serve(self.work)
 
-    def on_packet(self) -> None:
-        """Something came from the miner, or it left. Nothing that it sends gets an exception out of here."""
-        self._work(self.conn.receive)
-
-    def _work(self, receive: Callable[[], bool]) -> bool:
-        """Answer the lines that are there; whether the session goes on as it did."""
-        conn, line = self.conn, b""
+    def work(self) -> bool:
+        """Answer what the miner sent just now; whether the session goes on. Nothing that it sends gets an exception out
+        of here."""
+        conn, line = self.conn, None
         farewell = True
         try:
-            if receive():
-                while (next_line := conn.next_line()) is not None:
-                    line = next_line
+            if conn.receive():
+                while (line := conn.next_line()) is not None:
                     self._on_line(line)
                 if not conn.closed:
                     return True
             farewell = False
         except MustWait:
             conn.hold()
-            conn.put_back(line)
+            conn.put_back(line or b"")
             self.house.spawn(self._wait_and_work, "a session that waits for a pool")
             return False
         except (ProtocolError, LineTooLong) as fault:
@@ -125,8 +121,8 @@ class Session:
 
     def _wait_and_work(self) -> None:
         """In a greenlet: the line that has to wait for a pool, and those behind it."""
-        if self._work(lambda: True):
-            self.conn.serve(self.on_packet)
+        if self.work():
+            self.conn.serve(self.work)
 
     def _leave(self, farewell: bool) -> None:
         """The end. With `farewell` the miner is given time to read what it was told last."""
@@ -188,19 +184,29 @@ class Session:
         now = self.conn.last_heard
         if log.isEnabledFor(logging.DEBUG):
             self.log.debug("< %s", wire(line))
-        message = self._parse(line, now)
+        share = submitline.read(line)
+        if share is not None:
+            self._do(share[0], "mining.submit", share[1], now)
+            return
+        try:
+            message: Message | None = messages.parse(line)
+        except (Malformed, ProtocolError) as fault:
+            message = self._read_again(line, fault, now)
         if message is None:
             return
         if isinstance(message, Response):  # to what a pool's message asked it, if anything
             self._mind(self.conduct.request(now))
             return
-        request_id = message.id if isinstance(message, Request) else None
+        self._do(message.id if isinstance(message, Request) else None, message.method, message.params, now)
+
+    def _do(self, request_id: Id, method: str, params: Any, now: float) -> None:
+        """Do what a request asks; no id, no answer. Raises Parting."""
         try:
-            if message.method == "mining.submit":
-                shares.submit(self, request_id, message.params)
+            if method == "mining.submit":
+                shares.submit(self, request_id, params)
                 why = self.conduct.good(now)
             else:
-                self._on_request(request_id, message.method, message.params)
+                self._on_request(request_id, method, params)
                 why = self.conduct.request(now)
         except NoSeat as full:
             self.house.metrics.turned_away.count(full.kind)
@@ -209,24 +215,23 @@ class Session:
             raise Parting(full.kind) from None
         except StratumError as fault:
             self.answer(request_id, messages.error(request_id, fault))
-            why = self._count_fault(message.method, fault, now)
-        self._mind(why)
+            why = self._count_fault(method, fault, now)
+        if why is not None:
+            self._mind(why)
 
-    def _parse(self, line: bytes, now: float) -> Message | None:
-        """The message on a line; None where it is empty or makes no sense, which counts as junk.
-
-        Raises ProtocolError.
-        """
-        try:
-            return messages.parse(line)
-        except Malformed as fault:
+    def _read_again(self, line: bytes, fault: Malformed | ProtocolError, now: float) -> Message | None:
+        """The message on a line that has something odd around it; None where it is empty or makes no sense, which
+        counts as junk. Raises ProtocolError."""
+        clean = line.strip(_ODD)
+        if isinstance(fault, Malformed):
             self.tell(messages.error(None, fault))
-        except ProtocolError:
-            clean = line.strip(_ODD)
-            if clean == line and line:
-                raise
-            if clean:
-                return self._parse(clean, now)
+        elif clean == line and line:
+            raise fault
+        elif clean:
+            try:
+                return messages.parse(clean)
+            except Malformed as other:
+                self.tell(messages.error(None, other))
         self._mind(self.conduct.junk(now))
         return None
 

@@ -40,15 +40,18 @@ _CONDUCT = {JobNotFound: Conduct.stale, DuplicateShare: Conduct.duplicate, LowDi
 
 
 def submit(session: Session, request_id: Id, params: Any) -> None:
-    """A miner's share: answered here, or on its way to the pool. Raises StratumError, which is the answer then."""
-    worker = None
+    """A miner's share: answered here, or on its way to the pool. Raises StratumError, which is the answer then.
+
+    `params` are those of mining.submit as they came, or a Submit where they were read already.
+    """
+    worker, now = None, session.conn.last_heard
     try:
         route = session.route
         if route is None or not session.subscribed:
             raise NotSubscribed("Not subscribed")
         if not session.workers:
             raise Unauthorized("Unauthorized worker")
-        asked = Submit.parse(params)
+        asked = params if type(params) is Submit else Submit.parse(params)
         worker = session.workers.get(asked.user)
         if worker is None:
             raise Unauthorized(f"Worker {asked.user[:64]} is not authorized on this connection")
@@ -57,35 +60,36 @@ def submit(session: Session, request_id: Id, params: Any) -> None:
         job = route.jobs.get(asked.job_id)
         if job is None:
             raise JobNotFound("Job not found")
-        share, work = _judge(session, route, job, asked)
+        share, work = _judge(session, route, job, asked, now)
     except StratumError as fault:
         _refused(session, worker, fault)
         raise
     if not share.reaches_pool:
         session.accepted += 1
-        session.house.accounts.answered_here(worker.account, work, monotonic())
+        session.house.accounts.answered_here(worker.account, work, now)
         session.answer(request_id, messages.result_true(request_id))
         return
-    if share.is_block:
+    is_block = share.is_block
+    if is_block:
         session.house.metrics.blocks += 1
         session.log.warning("BLOCK CANDIDATE %064x by %s in job %s", share.value, worker.account.name, asked.job_id)
-    session.house.accounts.forwarded(worker.account, work, share.is_block, monotonic())
+    session.house.accounts.forwarded(worker.account, work, is_block, now)
     route.forward(PendingShare(session, request_id, share, session.prefix, worker, work))
 
 
-def _judge(session: Session, route: Route, job: Job, asked: Submit) -> tuple[Share, float]:
-    """The share, and the work that it is booked with (difficulty). Raises StratumError."""
+def _judge(session: Session, route: Route, job: Job, asked: Submit, now: float) -> tuple[Share, float]:
+    """The share, which came at `now` (monotonic seconds), and the work that it is booked with (difficulty). Raises
+    StratumError."""
     measure = session.tuner.measure(job.seq)
     assert route.extranonce is not None
     other = route.extranonce.extranonce1
-    mask = session.asked_mask & (job.version_mask | route.mask)
+    mask = session.asked_mask and session.asked_mask & (job.version_mask | route.mask)
     share = session.house.judge.judge(job, asked, job.extranonce1 + session.prefix, mask, measure.lowest_target,
                                        time(), None if other is job.extranonce1 else other + session.prefix)
     if log.isEnabledFor(logging.DEBUG):
         session.log.debug("share of job %s: difficulty %.6g of %.6g", asked.job_id,
                           dif.difficulty_of(share.value, session.diff1), measure.lowest)
     work = measure.work(share.value)
-    now = monotonic()
     if session.tuner.learn(share.value, bool(work), session.sent_seq, now):
         session.adjust(now)
     return share, work

@@ -166,6 +166,10 @@ class Upstream:
             return
         if log.isEnabledFor(logging.DEBUG):
             log.debug("%s < %s", self, wire(line))
+        taken = messages.taken_id(line)
+        if taken is not None:
+            self._on_response(Response(taken, True, None))
+            return
         try:
             message = messages.parse(line)
         except ProtocolError as failure:
@@ -186,12 +190,13 @@ class Upstream:
         if owed is None:
             self._metrics.unexpected_answers += 1
         elif isinstance(owed, PendingShare):
-            owed.waited = monotonic() - owed.sent_at
-            self._on_verdict(owed, _verdict(response))
+            now = monotonic()
+            owed.waited = now - owed.sent_at
+            self._on_verdict(owed, _verdict(response), now)
         else:
             owed.on_answer(response)
 
-    def _on_verdict(self, pending: PendingShare, verdict: Verdict) -> None:
+    def _on_verdict(self, pending: PendingShare, verdict: Verdict, now: float) -> None:
         """Hand a verdict on; a share whose version bits the pool may have misread is sent once more first."""
         if pending.share.submit.version_bits is not None:
             job, other = pending.share.job, pending.other_form is not None
@@ -204,8 +209,8 @@ class Upstream:
                 return
             elif pending.other_form is not None:
                 verdict = pending.other_form
-        self.refusals.count(verdict.accepted, monotonic())
-        self._events.settle(pending, verdict)
+        self.refusals.count(verdict.accepted, now)
+        pending.asker.settle(pending, verdict)
 
     def _on_method(self, message: Request | Notification) -> None:
         method, params = message.method, message.params

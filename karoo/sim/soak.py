@@ -38,6 +38,7 @@ VISITOR_NAMES = 24
 SMALL = 0.05  # the size of an attack
 WARMUP_PART, WARMUP_MOST = 0.25, 60.0  # of the whole time, and in seconds
 QUIET_SECONDS = 60.0  # the longest that the end of all disturbance may take to show
+FAREWELLS = 4.0  # seconds in which what ends after its last words is gone
 PROGRESS_SECONDS = 10.0
 BOOKED = ("accepted", "rejected", "forwarded")  # what tells that the page of the workers is up to date
 
@@ -119,9 +120,9 @@ class Soak:
 
     # ------------------------------------------------------------------ quiet
 
-    def quiet(self) -> Measure:
+    def quiet(self, before: Measure | None = None) -> Measure:
         """Wait until only the honest miners are there, on the first pool, each with a further share, and no answer is
-        owed. Raises TimeoutError."""
+        owed; and a little for greenlets that there were not `before`. Raises TimeoutError."""
         until = monotonic() + QUIET_SECONDS
         first = f"127.0.0.1:{self.stage.pools[0].port}"
         while monotonic() < until:
@@ -130,14 +131,17 @@ class Soak:
             if (status["sessions"] == len(self.stage.farm.miners)
                     and all(route["address"] == first and not route["held_shares"] for route in routes)):
                 self.stage.farm.await_shares(QUIET_SECONDS)
-                return self._settled(until)
+                return self._settled(0 if before is None else before.greenlets)
             gevent.sleep(LOOK_EVERY)
         raise TimeoutError(f"no quiet within {QUIET_SECONDS:g} s: {status['sessions']} sessions, routes {routes}")
 
-    def _settled(self, until: float) -> Measure:
-        """The least of a few looks: what comes and goes with each share is no leak."""
-        looks = [self.stage.measure()]
-        while monotonic() < until and len(looks) < 20:
+    def _settled(self, greenlets: int) -> Measure:
+        """The least of a few looks: what comes and goes with each share is no leak. While there are more than so many
+        greenlets they are given time to end: a pool connection that was replaced stays for two seconds, a farewell
+        takes one."""
+        looks: list[Measure] = []
+        until = monotonic() + FAREWELLS
+        while len(looks) < 20 or (looks[-1].greenlets > greenlets > 0 and monotonic() < until):
             gevent.sleep(LOOK_EVERY)
             looks.append(self.stage.measure())
         return min(looks, key=lambda look: (look.greenlets, look.descriptors, look.tables.get("owed_answers", 0)))
@@ -171,7 +175,7 @@ def soak(folder: Path, minutes: float, seed: int, miners: int) -> int:
         before = run.quiet()
         print(f"warmed up: {before}", flush=True)
         run.load(seconds - warmup)
-        after = run.quiet()
+        after = run.quiet(before)
         print(f"quiet again: {after}", flush=True)
         status = run.close_books()
         code = stage.proxy.stop()

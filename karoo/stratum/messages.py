@@ -8,6 +8,7 @@ ujson lets pass.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -57,6 +58,9 @@ def _finite(text: str) -> float:
     return value
 
 
+_ID, _RESULT, _ERROR = rb'"id": ?(0|[1-9]\d{0,17})', rb'"result": ?true', rb'"error": ?null'
+_TAKEN = re.compile(rb"\{(?:%b|%b|%b)\}\r?" % tuple(
+    b", ?".join(form) for form in ((_ID, _RESULT, _ERROR), (_RESULT, _ERROR, _ID), (_ERROR, _ID, _RESULT))))
 # scan_once reads one value where it is told to, without the copies of decode().
 _scan = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite).scan_once  # type: ignore[attr-defined]
 # Lists, or objects, in one line: a job has two. Of more the lists and objects are read as null, so that nothing that
@@ -96,6 +100,15 @@ def parse(line: bytes) -> Message:
     raise ProtocolError("neither a method nor a result")
 
 
+def taken_id(line: bytes) -> int | None:
+    """The id of a response that says true, in a form that pools write; None for any other line, which `parse` is for.
+
+    Of all that comes from a pool this is by far the most; `parse` takes five times as long.
+    """
+    found = _TAKEN.fullmatch(line)
+    return None if found is None else int(found[found.lastindex or 0])
+
+
 def encode_id(message_id: Id) -> bytes:
     """The id as it stands on the wire."""
     if type(message_id) is int:
@@ -125,6 +138,8 @@ def result(message_id: Id, value: Any) -> bytes:
 
 
 def result_true(message_id: Id) -> bytes:
+    if type(message_id) is int:
+        return b'{"id":%d,"result":true,"error":null}\n' % message_id
     return b'{"id":%s,"result":true,"error":null}\n' % encode_id(message_id)
 
 

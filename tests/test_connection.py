@@ -1,0 +1,214 @@
+"""A connection that is served: lines come by call, from the loop itself or (TLS) from a greenlet of the connection."""
+
+import socket as stdlib_socket
+import ssl
+from typing import ClassVar
+
+import gevent
+import pytest
+import trustme
+from gevent import get_hub, getcurrent, socket
+from gevent import ssl as gevent_ssl
+from gevent.event import Event
+
+from karoo.net.connection import Connection, LineTooLong
+from karoo.proxy import proxy as proxy_module
+from tests.fuzz import living_greenlets
+
+PATIENCE = 10.0
+
+
+class Served:
+    """What came over a connection, and the end of it."""
+
+    made: ClassVar = {}  # by socket: to be closed before that
+
+    def __init__(self, sock, **options):
+        self.conn = self.made[sock] = Connection(sock, **options)
+        self.lines, self.fault, self.over, self.callers, self.calls = [], None, Event(), set(), 0
+        self.news = Event()
+        self.hold_at = None
+        self.conn.serve(self.work)
+
+    def work(self):
+        self.calls += 1
+        self.callers.add(getcurrent())
+        try:
+            if not self.conn.receive():
+                self._end()
+            while (line := self.conn.next_line()) is not None:
+                if line == self.hold_at:
+                    self.conn.put_back(line)
+                    self.conn.hold()
+                    break
+                self.lines.append(line)
+                self.conn.push_soon(line + b"!")
+        except LineTooLong as fault:
+            self.fault = fault
+            self._end()
+        self.news.set()
+
+    def _end(self):
+        self.conn.hold()
+        self.conn.close()
+        self.over.set()
+
+    def wait(self, done):
+        with gevent.Timeout(PATIENCE):
+            while not done():
+                self.news.wait(PATIENCE)
+                self.news.clear()
+
+
+@pytest.fixture(scope="module")
+def authority():
+    return trustme.CA()
+
+
+@pytest.fixture(params=["plain", "TLS"])
+def ends(request, authority):
+    """Both ends of a connection over loopback: the one to be served, and the peer's."""
+    with stdlib_socket.create_server(("127.0.0.1", 0)) as listener:
+        ours = socket.socket()
+        ours.connect(listener.getsockname())
+        theirs = socket.socket(fileno=listener.accept()[0].detach())
+    if request.param == "TLS":
+        server, client = gevent_ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), gevent_ssl.create_default_context()
+        authority.issue_cert("localhost").configure_cert(server)
+        authority.configure_trust(client)
+        shaken = gevent.spawn(client.wrap_socket, theirs, server_hostname="localhost")
+        ours, theirs = server.wrap_socket(ours, server_side=True), shaken.get(timeout=PATIENCE)
+    theirs.settimeout(PATIENCE)
+    yield ours, theirs
+    if made := Served.made.pop(ours, None):
+        made.close()
+    for end in (ours, theirs):
+        end.close()
+
+
+def read(sock, size):
+    data = b""
+    while len(data) < size:
+        more = sock.recv(size - len(data))
+        assert more, data
+        data += more
+    return data
+
+
+def test_lines_come_whole_and_in_order_and_the_answers_to_a_packet_go_out_together(ends):
+    ours, theirs = ends
+    served = Served(ours)
+    theirs.sendall(b"one\n\r\n\ntw")
+    served.wait(lambda: served.lines == [b"one"])
+    theirs.sendall(b"o\r\nthree\nfour")
+    served.wait(lambda: len(served.lines) == 3)
+    assert read(theirs, 15) == b"one!two\r!three!"
+    assert served.lines == [b"one", b"two\r", b"three"]
+    theirs.close()
+    assert served.over.wait(PATIENCE)
+    assert served.fault is None and served.lines[-1] == b"three", "half a line is none"
+    calls = served.calls
+    gevent.idle()
+    assert served.calls == calls, "nobody is called after the end"
+
+
+def test_only_tls_takes_a_greenlet(ends):
+    ours, theirs = ends
+    served = Served(ours)
+    theirs.sendall(b"one\n")
+    served.wait(lambda: served.lines)
+    assert (served.callers == {get_hub()}) is not isinstance(ours, gevent_ssl.SSLSocket)
+
+
+def test_a_line_that_is_too_long(ends):
+    ours, theirs = ends
+    served = Served(ours, max_line=100)
+    theirs.sendall(b"one\n")
+    served.wait(lambda: served.lines)
+    theirs.sendall(b"x" * 101)
+    assert served.over.wait(PATIENCE) and "100 bytes" in str(served.fault)
+
+
+def test_of_many_empty_lines_one_is_handed_out(ends):
+    ours, theirs = ends
+    served = Served(ours)
+    for _ in range(8):
+        theirs.sendall(b"\n\r\n" * 4)
+    served.wait(lambda: served.lines)
+    assert served.lines == [b""]
+
+
+def test_what_is_held_is_handed_out_when_somebody_serves_again(ends):
+    ours, theirs = ends
+    served = Served(ours)
+    served.hold_at = b"two"
+    theirs.sendall(b"one\ntwo\nthree\n")
+    served.wait(lambda: served.lines == [b"one"])
+    theirs.sendall(b"four\n")
+    with gevent.Timeout(PATIENCE):
+        while served.conn._readable.active and not served.conn._tls:  # the loop stops to look at it
+            gevent.idle()
+    assert served.lines == [b"one"]
+    served.hold_at = None
+    served.work()
+    served.conn.serve(served.work)
+    served.wait(lambda: len(served.lines) == 4)
+    assert served.lines == [b"one", b"two", b"three", b"four"]
+
+
+def test_a_close_on_this_side_is_told_once(ends):
+    ours, _ = ends
+    served = Served(ours)
+    served.conn.close("for a reason")
+    assert served.over.wait(PATIENCE) and served.conn.cut_reason == "for a reason"
+    calls = served.calls
+    gevent.idle()
+    assert served.calls == calls
+
+
+def test_who_serves_a_closed_connection_is_told_at_once(ends):
+    ours, _ = ends
+    ours_closed = Connection(ours)
+    ours_closed.close()
+    called = Event()
+
+    def work():
+        assert not ours_closed.receive()
+        ours_closed.hold()
+        called.set()
+    ours_closed.serve(work)
+    assert called.wait(PATIENCE)
+
+
+def test_miners_at_work_take_no_greenlets(site):
+    pool = site.pool()
+    proxy = site.proxy(pool)
+    site.miner(proxy)  # dials the pool
+    clients = [socket.create_connection(("127.0.0.1", proxy.listener.port), PATIENCE) for _ in range(20)]
+    before = living_greenlets()
+    for client in clients:
+        client.sendall(b'{"id":1,"method":"mining.subscribe","params":[]}\n'
+                       b'{"id":2,"method":"mining.authorize","params":["a.b","x"]}\n')
+    for client in clients:
+        data = b""
+        while b"mining.notify\",\"params" not in data:
+            data += client.recv(4096)
+    assert living_greenlets() == before
+    for client in clients:
+        client.close()
+    site.wait(lambda: len(proxy.sessions) == 1)
+
+
+def test_a_bug_met_while_a_miner_connects_costs_that_connection_only(site, monkeypatch):
+    proxy = site.proxy(site.pool())
+
+    def fail(*_):
+        raise RuntimeError("made up for the test")
+    with monkeypatch.context() as patch:
+        patch.setattr(proxy_module, "Session", fail)
+        with socket.create_connection(("127.0.0.1", proxy.listener.port), PATIENCE) as client:
+            assert client.recv(1) == b""
+    assert proxy.metrics.exceptions == 1 and not proxy.sessions
+    proxy.metrics.exceptions = 0  # it was ours
+    miner = site.miner(proxy)
+    assert miner.submit(miner.find_share()) is True
