@@ -78,6 +78,10 @@ def setup(level: str = "info", form: str = "text", stream: TextIO | None = None)
 
     Floods of like lines are cut short, but not with the level debug.
     """
+    # What no formatter here shows need not be found out for each line: half of what a line costs, and in a rush of
+    # miners there are two for each (https://docs.python.org/3/howto/logging.html#optimization).
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None
     where = stream or sys.stderr
     handler = logging.StreamHandler(where) if level == "debug" else _Handler(where, FloodLimit(time.monotonic))
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())

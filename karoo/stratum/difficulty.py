@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from functools import lru_cache
 
 DIFF1_SHA256D = 0xFFFF << 208
 DIFF1_SCRYPT = 0xFFFF << 224
 MAX_TARGET = (1 << 256) - 1
 
 
+@lru_cache(maxsize=1024)  # miners that log in together start at one
 def target_of(difficulty: float, diff1: int = DIFF1_SHA256D) -> int:
     """The highest hash value that is a share of this difficulty (never above 2^256 - 1).
 

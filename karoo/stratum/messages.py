@@ -130,7 +130,8 @@ def notification(method: str, params: Any) -> bytes:
 
 def set_difficulty(difficulty: float) -> bytes:
     """A whole number without a point: the oldest firmware reads nothing else."""
-    return notification("mining.set_difficulty", [int(difficulty) if difficulty.is_integer() else difficulty])
+    number = b"%d" % int(difficulty) if difficulty.is_integer() else repr(difficulty).encode()
+    return b'{"id":null,"method":"mining.set_difficulty","params":[%s]}\n' % number
 
 
 def result(message_id: Id, value: Any) -> bytes:
@@ -153,5 +154,8 @@ def error_verbatim(message_id: Id, value: Any) -> bytes:
     return b'{"id":%s,"result":null,"error":%s}\n' % (encode_id(message_id), _dump(value))
 
 
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
 def _dump(value: Any) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode()
+    return _encode(value).encode()
