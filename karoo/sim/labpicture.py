@@ -11,18 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MultipleLocator
 
-from karoo.sim import lab
+from karoo.sim import lab, picture
 
 MINUTE = 60.0
-COLOURS = {True: "#0b6fa4", False: "#d1641b"}  # at once, with the next job: apart also for the colour-blind
+COLOURS = {True: picture.BLUE, False: picture.ORANGE}  # at once, with the next job
 NAMES = {True: "applies a change at once", False: "applies it with the next job (every 30 s)"}
-RIGHT = "#2e7d32"
+RIGHT = picture.GREEN
 APART = 0.05  # seconds, at least, between two dots: a flood has more shares than a picture needs
 
 
@@ -57,10 +56,7 @@ SCENES = (
 
 def draw(path: Path) -> None:
     """Write the picture, as SVG or PNG by the name of the file."""
-    style: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
-                  "grid.color": "#dddddd", "grid.linewidth": 0.6, "svg.hashsalt": "vardiff", "svg.fonttype": "none",
-                  "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans", "Verdana", "sans-serif"]}
-    with mpl.rc_context(style):
+    with picture.style("vardiff"):
         figure = Figure(figsize=(15, 7.2), layout="constrained")
         axes = figure.subplots(2, len(SCENES), sharex="col")
         for column, scene in enumerate(SCENES):
@@ -69,8 +65,7 @@ def draw(path: Path) -> None:
         axes[1][0].set_ylabel("seconds between two shares")
         _legend(figure)
         figure.suptitle("Vardiff in the laboratory: one share every 15 s is wanted", fontsize=13, fontweight="bold")
-        metadata: dict[str, Any] = {"Date": None} if path.suffix == ".svg" else {}
-        figure.savefig(path, dpi=110, metadata=metadata)
+        picture.save(figure, path)
 
 
 def _scene(scene: Scene, difficulty: Any, interval: Any) -> None:
@@ -102,7 +97,7 @@ def _axes(scene: Scene, difficulty: Any, interval: Any) -> None:
         axes.set_xlim(*scene.minutes)
         axes.minorticks_off()
         for minute in ((3.0,) if scene.factor != 1.0 else (1.5, 3.0)):
-            axes.axvline(minute, color="#777777", linestyle=":", linewidth=1.0)
+            axes.axvline(minute, color=picture.GREY, linestyle=":", linewidth=1.0)
     difficulty.set_ylim(*scene.limits)
     difficulty.set_yticks([10.0 ** power for power in range(-6, 7, 2)] if scene.factor == 1.0 else [0.25, 0.5, 1, 2, 4])
     interval.xaxis.set_major_locator(MultipleLocator(2.0 if scene.factor != 1.0 else 1.0))
@@ -125,8 +120,8 @@ def _legend(figure: Figure) -> None:
                  for at_once in (True, False)),
                Line2D([], [], color=RIGHT, linestyle="--", linewidth=1.2, label="right difficulty, target interval"),
                Patch(color=RIGHT, alpha=0.13, linewidth=0, label=f"within {lab.NEAR:g} times of it"),
-               Line2D([], [], color="#777777", marker=".", linewidth=1.4, label="one interval, mean of eight"),
-               Line2D([], [], color="#777777", linestyle=":", linewidth=1.0,
+               Line2D([], [], color=picture.GREY, marker=".", linewidth=1.4, label="one interval, mean of eight"),
+               Line2D([], [], color=picture.GREY, linestyle=":", linewidth=1.0,
                       label="due: after 90 s at once, 180 s with jobs; 3 min after a change")]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
 

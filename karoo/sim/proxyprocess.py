@@ -125,10 +125,14 @@ class ProxyProcess:
         """What it holds now."""
         status = self.status()
         greenlets = int(self.get("/debug/greenlets").split(maxsplit=1)[0])
+        return Measure(greenlets, len(os.listdir(f"/proc/{self.pid}/fd")), self.resident, status.get("tables", {}),
+                       status)
+
+    @property
+    def resident(self) -> int:
+        """Bytes of memory that are its own now."""
         with open(f"/proc/{self.pid}/statm") as statm:
-            pages = int(statm.read().split()[1])
-        return Measure(greenlets, len(os.listdir(f"/proc/{self.pid}/fd")), pages * resource.getpagesize(),
-                       status.get("tables", {}), status)
+            return int(statm.read().split()[1]) * resource.getpagesize()
 
     def log_text(self) -> str:
         """All of its log so far."""
