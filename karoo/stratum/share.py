@@ -153,14 +153,19 @@ class Judge:
         share = self._hashed(job, submit, extranonce1, rolled_version(job.notify.version, mask, bits))
         if share.value > target and self._tolerant:
             share = self._read_otherwise(share, extranonce1, other_extranonce1, mask, target)
-        if share.key in job.seen:
-            raise DuplicateShare("Duplicate share")
+        seen = job.seen
         if share.value > target:
+            if share.key in seen:
+                raise DuplicateShare("Duplicate share")
             raise LowDifficulty(dif.difficulty_of(share.value, self.algorithm.diff1),
                                 dif.difficulty_of(target, self.algorithm.diff1))
-        if len(job.seen) >= MAX_SEEN:
-            job.seen.clear()
-        job.seen.add(share.key)
+        before = len(seen)
+        seen.add(share.key)
+        if len(seen) == before:  # asked so, the table is looked into once
+            raise DuplicateShare("Duplicate share")
+        if before >= MAX_SEEN:
+            seen.clear()
+            seen.add(share.key)
         return share
 
     def _hashed(self, job: Job, submit: Submit, extranonce1: bytes, version: int) -> Share:
