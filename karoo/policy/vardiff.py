@@ -18,7 +18,7 @@ PROBE_SECONDS = 75.0  # in which they should come
 PROBE_ENOUGH = ((0.0, PROBE_SHARES, -math.inf), (85.0, 24, 5.0), (130.0, 12, -math.inf))
 PROBE_SILENCE = 12.0  # seconds without a share, after which a young session's difficulty drops by
 PROBE_DROP = 30.0  # so much: no more than twice until a miner that waits for jobs gets its next one
-BURST = 16  # shares in the newest bucket that call for a look at once
+BURST = 16  # shares in the newest bucket that call for a look at once; and again when they have doubled
 # A settled session's difficulty changes when the shares of the last `seconds` are off by CRITICAL standard deviations
 # (over 3 minutes; SLOPE fewer for every e times as long, which is tried more seldom; RISE times as many to go up, since
 # short intervals by chance are more striking than long ones). These numbers, and those below, were the best of about a
@@ -151,7 +151,8 @@ class Vardiff:
         look is due at once, for a miner far above its rate."""
         self._evidence.count()
         self._last_share = now
-        return self._evidence.shares % BURST == 0
+        shares = self._evidence.shares
+        return shares >= BURST and not shares & (shares - 1)
 
     def changed(self, now: float) -> None:
         """The miner was told another difficulty, whoever wanted it."""

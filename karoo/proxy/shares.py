@@ -80,7 +80,7 @@ def submit(session: Session, request_id: Id, params: Any) -> None:
 def _judge(session: Session, route: Route, job: Job, asked: Submit, now: float) -> tuple[Share, float]:
     """The share, which came at `now` (monotonic seconds), and the work that it is booked with (difficulty). Raises
     StratumError."""
-    measure = session.tuner.measure(job.seq)
+    measure = session.tuner.held.measure(job.seq)
     assert route.extranonce is not None
     other = route.extranonce.extranonce1
     mask = session.asked_mask and session.asked_mask & (job.version_mask | route.mask)
