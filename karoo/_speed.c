@@ -16,7 +16,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#if defined(__x86_64__) && defined(__GNUC__)
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(KAROO_PORTABLE)
 #define HAVE_SHA_NI 1
 #include <cpuid.h>
 #include <immintrin.h>

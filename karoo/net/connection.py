@@ -35,7 +35,8 @@ class Connection:
     """One peer over a connected gevent socket, plain or TLS.
 
     ``opened_at``, ``last_heard`` and ``last_sent`` are monotonic seconds. ``cut_reason`` says why this side
-    closed it (None while open, or when the peer did). A connection has one reader; anybody may push.
+    closed it (None while open, or when the peer did). A connection has one reader; anybody may push. `address` is the
+    peer's, as accept() gave it.
     """
 
     __slots__ = ("_backlog", "_backlog_bytes", "_empty", "_gathered", "_in_turn", "_lines", "_max_backlog", "_max_line",
@@ -43,7 +44,7 @@ class Connection:
                  "_writer", "closed", "cut_reason", "descriptor", "last_heard", "last_sent", "opened_at", "peer")
 
     def __init__(self, sock: Any, max_line: int = 16384, max_backlog: int = 262144, read_size: int = 4096,
-                 outbox: Outbox | None = None) -> None:
+                 outbox: Outbox | None = None, address: Any = None) -> None:
         self._sock = sock
         self.descriptor: int = sock.fileno()
         self._tls = isinstance(sock, SSLSocket)
@@ -64,7 +65,7 @@ class Connection:
         self.closed = False
         self.cut_reason: str | None = None
         self.opened_at = self.last_heard = self.last_sent = monotonic()
-        self.peer = peer_name(sock)
+        self.peer = _peer_name(sock, address)
 
     @property
     def host(self) -> str:
@@ -327,12 +328,13 @@ class Connection:
         self._sock.close()
 
 
-def peer_name(sock: Any) -> str:
-    """`address:port` of the other side, IPv6 in brackets; `?` when it is gone already."""
-    try:
-        name = sock.getpeername()
-    except OSError:
-        return "?"
+def _peer_name(sock: Any, name: Any) -> str:
+    """`address:port` of the other side, IPv6 in brackets, from its socket address; `?` when it is gone already."""
+    if not name:
+        try:
+            name = sock.getpeername()
+        except OSError:
+            return "?"
     if sock.family == stdlib_socket.AF_UNIX:
         return "unix"
     return f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"

@@ -43,13 +43,13 @@ def listening_socket(host: str, port: int) -> Any:
 
 
 class Listener:
-    """A listening TCP socket that hands each connection to `handle(sock)`, which owns it then. That is called by the
-    loop: it must neither wait nor raise.
+    """A listening TCP socket that hands each connection to `handle(sock, address)`, which owns it then. That is called
+    by the loop: it must neither wait nor raise.
 
     `starved()` is called for each connection that was closed at once because no descriptor was left.
     """
 
-    def __init__(self, host: str, port: int, handle: Callable[[Any], None], starved: Callable[[], None]) -> None:
+    def __init__(self, host: str, port: int, handle: Callable[[Any, Any], None], starved: Callable[[], None]) -> None:
         sock = listening_socket(host, port)
         self.host, self.port = sock.getsockname()[:2]
         self._server = _Server(sock, handle)
@@ -134,5 +134,5 @@ class Frugal(StreamServer):
 class _Server(Frugal):
     """Hands connections on without a greenlet, and does not close them when that is done."""
 
-    def do_handle(self, sock: Any, _address: Any) -> None:
-        self._handle(sock)
+    def do_handle(self, sock: Any, address: Any) -> None:
+        self._handle(sock, address)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 Address = IPv4Address | IPv6Address
@@ -14,6 +15,7 @@ _EMBEDDING = (0xFFFF, 0x64FF9B << 64)
 _SIX = 1 << 64  # set in the keys of IPv6, so that they differ from those of IPv4
 
 
+@lru_cache(maxsize=4096)  # a farm comes from one address, and is asked about at each coming and going
 def parse(text: str) -> Address | None:
     """The address in `203.0.113.7`, `2001:db8::7`, `fe80::1%eth0`, `[2001:db8::7]` or `::ffff:203.0.113.7`; the last
     is the IPv4 address that it stands for. None for what is no address (a Unix socket, a peer that is gone)."""

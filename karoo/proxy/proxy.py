@@ -108,12 +108,12 @@ class Proxy:
 
     # ------------------------------------------------------------------ miners
 
-    def _on_connection(self, sock: Any) -> None:
+    def _on_connection(self, sock: Any, address: Any) -> None:
         """One miner more, told by the loop. A bug in here costs one connection."""
         settings = self.settings.proxy
         try:
             conn = Connection(sock, settings.max_line_bytes, settings.max_backlog_bytes, settings.read_buf,
-                              self._outbox)
+                              self._outbox, address)
             if self.door.admit(conn, len(self.sessions)):
                 self._number += 1
                 session = self.sessions[self._number] = Session(self._number, conn, self._house)
