@@ -1,5 +1,7 @@
 """A connection that is served: lines come by call, from the loop itself or (TLS) from a greenlet of the connection."""
 
+import gc
+import json
 import socket as stdlib_socket
 import ssl
 from typing import ClassVar
@@ -13,6 +15,7 @@ from gevent.event import Event
 
 from karoo.net.connection import Connection, LineTooLong
 from karoo.proxy import proxy as proxy_module
+from karoo.web.app import debug_text
 from tests.fuzz import living_greenlets
 
 PATIENCE = 10.0
@@ -212,3 +215,73 @@ def test_a_bug_met_while_a_miner_connects_costs_that_connection_only(site, monke
     proxy.metrics.exceptions = 0  # it was ours
     miner = site.miner(proxy)
     assert miner.submit(miner.find_share()) is True
+
+
+# ---------------------------------------------------------------- what is left for the garbage collector
+
+LOGIN = (b'{"id":1,"method":"mining.subscribe","params":["life/1"]}\n'
+         b'{"id":2,"method":"mining.authorize","params":["a.b","x"]}\n')
+
+
+def life(proxy, last_words=b""):
+    """A miner's, from its first byte to its last: a login, three shares, and what it says at the end."""
+    with socket.create_connection(("127.0.0.1", proxy.listener.port), PATIENCE) as sock, sock.makefile("rb") as lines:
+        sock.sendall(LOGIN)
+        said = []
+        while not said or said[-1].get("method") != "mining.notify":
+            said.append(json.loads(lines.readline()))
+        job, size = said[-1]["params"], said[0]["result"][2]
+        for nonce in range(3):
+            share = ["a.b", job[0], "00" * size, job[7], f"{nonce:08x}"]
+            sock.sendall(json.dumps({"id": 3, "method": "mining.submit", "params": share}).encode() + b"\n")
+            assert lines.readline()
+        if last_words:
+            sock.sendall(last_words)
+            sock.shutdown(stdlib_socket.SHUT_WR)
+            while lines.readline():
+                pass
+
+
+@pytest.mark.parametrize("last_words", [b"", b"GET / HTTP/1.0\r\n\r\n", b"x" * 20_000, b"{}\n" * 30],
+                         ids=["leaves", "no JSON", "too long", "junk"])
+def test_a_session_is_gone_when_it_ends_and_waits_for_no_garbage_collector(site, last_words):
+    pool = site.pool(difficulty=1e-9)
+    proxy = site.proxy(pool)
+    site.miner(proxy)
+    kinds = ("Session", "Connection", "Conduct", "Tuner", "PendingShare", "Share", "Submit")
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(20):
+            life(proxy, last_words)
+        pool.new_job()
+        site.wait(lambda: len(proxy.sessions) == 1)
+        gevent.idle()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        left = [type(one).__name__ for one in gc.garbage if type(one).__name__ in kinds]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+    assert left == []
+
+
+def test_what_many_miners_hold_is_kept_out_of_the_collectors_sight(site, monkeypatch):
+    monkeypatch.setattr(proxy_module, "SWEEP_EVERY", 0.01)
+    monkeypatch.setattr(proxy_module, "FREEZE_AT", 3)
+    monkeypatch.setattr(proxy_module, "FREEZE_AGAIN", 0.05)
+    calls, freeze = [], gc.freeze
+    monkeypatch.setattr(proxy_module.gc, "freeze", lambda: calls.append(len(proxy.sessions)) or freeze())
+    proxy = site.proxy(site.pool())
+    try:
+        for _ in range(3):
+            site.miner(proxy)
+        site.wait(lambda: calls == [3, 3], PATIENCE, "one for the miners, one for their shares")
+        assert gc.get_freeze_count() > 0
+        assert "Session" not in {type(one).__name__ for one in gc.get_objects()}
+        assert "_sweep_for_ever" in debug_text(), "the page for bug reports shows all the same"
+        miner = site.miner(proxy)
+        assert miner.submit(miner.find_share()) is True
+    finally:
+        gc.unfreeze()

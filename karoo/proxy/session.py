@@ -226,7 +226,7 @@ class Session:
         if isinstance(fault, Malformed):
             self.tell(messages.error(None, fault))
         elif clean == line and line:
-            raise fault
+            raise ProtocolError(str(fault)) from None  # `fault` itself would hold this frame, which holds it
         elif clean:
             try:
                 return messages.parse(clean)

@@ -134,7 +134,12 @@ def create_app(status: Status, *, debug_page: bool) -> Flask:
 
 def debug_text() -> str:
     """What an operator sends along with a bug report: counts of objects, and where every greenlet stands."""
+    frozen = gc.get_freeze_count()
+    if frozen:  # else what the proxy keeps out of the collector's sight is not among them
+        gc.unfreeze()
     objects = gc.get_objects()
+    if frozen:
+        gc.freeze()
     kinds = Counter(type(one).__name__ for one in objects)
     stacks: Counter[str] = Counter()
     for one in objects:
