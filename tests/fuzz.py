@@ -32,7 +32,7 @@ from gevent.event import Event
 from greenlet import greenlet
 
 from karoo import log
-from karoo.proxy.session import Session
+from karoo.proxy import lines as session_lines
 
 MAX_LINE = 16_384  # bytes, the proxy's own default
 MANY = 30  # lists, or objects, in one line
@@ -434,17 +434,17 @@ class _Recent(list):
 @contextmanager
 def _counted(tally):
     """Counts the lines that reach the sessions."""
-    on_line = Session._on_line
+    on_line = session_lines.on_line
 
     def counting(session, line):
         tally.handled += 1
         on_line(session, line)
 
-    Session._on_line = counting
+    session_lines.on_line = counting
     try:
         yield
     finally:
-        Session._on_line = on_line
+        session_lines.on_line = on_line
 
 
 class Fuzz:

@@ -217,6 +217,23 @@ def test_a_bug_met_while_a_miner_connects_costs_that_connection_only(site, monke
     assert miner.submit(miner.find_share()) is True
 
 
+@pytest.mark.parametrize("last_words", [b"", b"no JSON\n"], ids=["leaves", "is cut"])
+def test_a_bug_met_while_a_session_ends_leaves_no_session_behind(site, monkeypatch, last_words):
+    proxy = site.proxy(site.pool(difficulty=1e-9))
+    site.miner(proxy)
+
+    def fail(*_):
+        raise RuntimeError("made up for the test")
+    with monkeypatch.context() as patch:
+        patch.setattr(proxy.accounts, "leave", fail)
+        life(proxy, last_words)
+        site.wait(lambda: len(proxy.sessions) == 1, PATIENCE, "the end of the session")
+    assert proxy.metrics.exceptions == 1
+    assert site.logged("a bug ended this session")
+    proxy.metrics.exceptions = 0  # it was ours
+    life(proxy)
+
+
 # ---------------------------------------------------------------- what is left for the garbage collector
 
 LOGIN = (b'{"id":1,"method":"mining.subscribe","params":["life/1"]}\n'

@@ -14,17 +14,14 @@ from karoo.net.connection import Connection, LineTooLong
 from karoo.pace import MustWait, in_loop
 from karoo.policy.conduct import CONNECTED, HEARD, SUBSCRIBED, Conduct
 from karoo.policy.tuner import Tuner
-from karoo.proxy import login, requests, shares
+from karoo.proxy import lines, shares
 from karoo.proxy.house import House, Route, SessionLog
-from karoo.proxy.pending import NoSeat, PendingShare, Verdict, Worker
-from karoo.stratum import messages, submitline
-from karoo.stratum.errors import (
-    Malformed,
-    ProtocolError,
-    StratumError,
-)
+from karoo.proxy.lines import Misbehaviour, Parting
+from karoo.proxy.pending import PendingShare, Verdict, Worker
+from karoo.stratum import messages
+from karoo.stratum.errors import ProtocolError, StratumError
 from karoo.stratum.job import Job
-from karoo.stratum.messages import Id, Message, Request, Response
+from karoo.stratum.messages import Id
 
 log = logging.getLogger("karoo.session")
 
@@ -33,16 +30,7 @@ T = TypeVar("T")
 # Why sessions end, for counters
 MISBEHAVIOUR = "misbehaviour"
 
-_ODD = b" \t\r\0\xef\xbb\xbf"  # what some firmware puts around a line: blanks, NULs, the mark of UTF-8
 LOGGED_REJECTIONS = 50
-
-
-class Parting(Exception):
-    """The session ends here; the text says why. What was told last is to reach the miner."""
-
-
-class Misbehaviour(Parting):
-    """It ends because of what the miner does."""
 
 
 class Session:
@@ -96,7 +84,7 @@ class Session:
         try:
             if conn.receive():
                 while (line := conn.next_line()) is not None:
-                    self._on_line(line)
+                    lines.on_line(self, line)
                 if not conn.closed:
                     return True
             farewell = False
@@ -113,11 +101,15 @@ class Session:
         except Parting as parting:
             self.dismissed, self.end_reason = True, str(parting)
         except Exception:
-            self.house.metrics.exceptions += 1
-            self.log.exception("a bug ended this session")
-            self.dismissed, self.end_reason = True, "a bug in the proxy"
+            self._own_up()
         self._leave(farewell)
         return False
+
+    def _own_up(self) -> None:
+        """A bug ends this session."""
+        self.house.metrics.exceptions += 1
+        self.log.exception("a bug ended this session")
+        self.dismissed, self.end_reason = True, "a bug in the proxy"
 
     def _wait_and_work(self) -> None:
         """In a greenlet: the line that has to wait for a pool, and those behind it."""
@@ -129,6 +121,16 @@ class Session:
         self.conn.hold()
         if not farewell:
             self.conn.close()
+        try:
+            self._sign_off()
+        except Exception:
+            self._own_up()
+        if self.conn.closed:
+            self.house.left(self)
+        else:
+            self.house.spawn(self._close_gently, "a farewell")
+
+    def _sign_off(self) -> None:
         if self.route is not None:
             self.route.leave(self)
         learned = self.tuner.learned
@@ -140,18 +142,16 @@ class Session:
         self.house.metrics.ended.count(reason)
         self.log.info("disconnected after %s, %d shares accepted, %d rejected: %s",
                       units.duration(monotonic() - self.conn.opened_at), self.accepted, self.rejected, reason)
-        if self.conn.closed:
-            self.house.left(self)
-        else:
-            self.house.spawn(self._close_gently, "a farewell")
 
     def _close_gently(self) -> None:
-        self.conn.linger()
-        self.conn.close()
-        self.house.left(self)
+        try:
+            self.conn.linger()
+        finally:
+            self.conn.close()
+            self.house.left(self)
 
     def end(self, reason: str) -> None:
-        """Disconnect it; `run` comes to its end."""
+        """Disconnect it; `work` notices."""
         self.end_reason = self.end_reason or reason
         self.conn.close(reason)
 
@@ -177,81 +177,7 @@ class Session:
             self._cut(why, mild=True)
             self.conn.close(why)
 
-    # ------------------------------------------------------------------ lines
-
-    def _on_line(self, line: bytes) -> None:
-        """Do what it asks. Raises Parting, ProtocolError."""
-        now = self.conn.last_heard
-        if log.isEnabledFor(logging.DEBUG):
-            self.log.debug("< %s", wire(line))
-        share = submitline.read(line)
-        if share is not None:
-            self._do(share[0], "mining.submit", share[1], now)
-            return
-        try:
-            message: Message | None = messages.parse(line)
-        except (Malformed, ProtocolError) as fault:
-            message = self._read_again(line, fault, now)
-        if message is None:
-            return
-        if isinstance(message, Response):  # to what a pool's message asked it, if anything
-            self._mind(self.conduct.request(now))
-            return
-        self._do(message.id if isinstance(message, Request) else None, message.method, message.params, now)
-
-    def _do(self, request_id: Id, method: str, params: Any, now: float) -> None:
-        """Do what a request asks; no id, no answer. Raises Parting."""
-        try:
-            if method == "mining.submit":
-                shares.submit(self, request_id, params)
-                why = self.conduct.good(now)
-            else:
-                self._on_request(request_id, method, params)
-                why = self.conduct.request(now)
-        except NoSeat as full:
-            self.house.metrics.turned_away.count(full.kind)
-            self.log.info("turned away: %s", full)
-            self.answer(request_id, messages.error(request_id, full))
-            raise Parting(full.kind) from None
-        except StratumError as fault:
-            self.answer(request_id, messages.error(request_id, fault))
-            why = self._count_fault(method, fault, now)
-        if why is not None:
-            self._mind(why)
-
-    def _read_again(self, line: bytes, fault: Malformed | ProtocolError, now: float) -> Message | None:
-        """The message on a line that has something odd around it; None where it is empty or makes no sense, which
-        counts as junk. Raises ProtocolError."""
-        clean = line.strip(_ODD)
-        if isinstance(fault, Malformed):
-            self.tell(messages.error(None, fault))
-        elif clean == line and line:
-            raise ProtocolError(str(fault)) from None  # `fault` itself would hold this frame, which holds it
-        elif clean:
-            try:
-                return messages.parse(clean)
-            except Malformed as other:
-                self.tell(messages.error(None, other))
-        self._mind(self.conduct.junk(now))
-        return None
-
-    def _on_request(self, request_id: Id, method: str, params: Any) -> None:
-        if method == "mining.subscribe":
-            login.subscribe(self, request_id, params)
-        elif method == "mining.authorize":
-            login.authorize(self, request_id, params)
-        else:
-            requests.handle(self, request_id, method, params)
-
-    def _count_fault(self, method: str, fault: StratumError, now: float) -> str | None:
-        """A request that was answered with an error; the reason to cut the session, if that is one."""
-        if method == "mining.submit":
-            return shares.count_fault(self, fault, now)
-        return self.conduct.junk(now) if isinstance(fault, Malformed) else self.conduct.request(now)
-
-    def _mind(self, why: str | None) -> None:
-        if why is not None:
-            raise Misbehaviour(why)
+    # ------------------------------------------------------------------ words
 
     def answer(self, request_id: Id, data: bytes) -> None:
         """Answer a request; a notification (no id) is never answered."""
