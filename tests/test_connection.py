@@ -4,6 +4,7 @@ import gc
 import json
 import socket as stdlib_socket
 import ssl
+import struct
 from typing import ClassVar
 
 import gevent
@@ -19,6 +20,8 @@ from karoo.web.app import debug_text
 from tests.fuzz import living_greenlets
 
 PATIENCE = 10.0
+LOGIN = (b'{"id":1,"method":"mining.subscribe","params":["life/1"]}\n'
+         b'{"id":2,"method":"mining.authorize","params":["a.b","x"]}\n')
 
 
 class Served:
@@ -159,6 +162,50 @@ def test_what_is_held_is_handed_out_when_somebody_serves_again(ends):
     assert served.lines == [b"one", b"two", b"three", b"four"]
 
 
+def test_a_reader_whose_own_words_meet_a_dead_socket_comes_to_its_end(ends):
+    """Nobody could wake it any more: it must not begin to wait."""
+    ours, theirs = ends
+    conn = Connection(ours)
+    lines = []
+
+    def read():
+        while (line := conn.read_line()) is not None:
+            lines.append(line)
+            conn.push_soon(b"answer\n" * 1000)
+    reader = gevent.spawn(read)
+    theirs.sendall(b"hello\n")
+    theirs.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_LINGER, struct.pack("ii", 1, 0))
+    theirs.close()  # a reset, which is there before the reader runs
+    reader.join(PATIENCE)
+    assert reader.dead
+
+
+def test_what_came_in_one_packet_before_a_half_close_is_answered_once_the_pool_is_there(site):
+    """Also where the first line had to wait for it."""
+    proxy = site.proxy(site.pool(difficulty=1e-9))
+    with socket.create_connection(("127.0.0.1", proxy.listener.port), PATIENCE) as sock, sock.makefile("rb") as lines:
+        sock.sendall(b'{"id":0,"method":"mining.configure","params":[["version-rolling"],{}]}\n' + LOGIN
+                     + b'{"id":9,"method":"mining.ping","params":[]}\n')
+        sock.shutdown(stdlib_socket.SHUT_WR)
+        said = [json.loads(line) for line in lines]
+    assert [one["id"] for one in said if one["id"] is not None] == [0, 1, 2, 9]
+    site.wait(lambda: not proxy.sessions)
+
+
+def test_the_end_of_the_proxy_is_that_of_sessions_that_wait_for_a_pool(site):
+    pool = site.pool()
+    pool.stop()
+    proxy = site.proxy(pool, upstream={"hold_ms": 600_000})
+    clients = [socket.create_connection(("127.0.0.1", proxy.listener.port), PATIENCE) for _ in range(3)]
+    for client in clients:
+        client.sendall(LOGIN)
+    site.wait(lambda: sum(session.waits for session in proxy.sessions.values()) == 3)
+    proxy.stop()
+    site.wait(lambda: not proxy.sessions, PATIENCE, "the end of the sessions")
+    for client in clients:
+        client.close()
+
+
 def test_a_close_on_this_side_is_told_once(ends):
     ours, _ = ends
     served = Served(ours)
@@ -212,6 +259,7 @@ def test_a_bug_met_while_a_miner_connects_costs_that_connection_only(site, monke
         with socket.create_connection(("127.0.0.1", proxy.listener.port), PATIENCE) as client:
             assert client.recv(1) == b""
     assert proxy.metrics.exceptions == 1 and not proxy.sessions
+    assert proxy.door._gate._live == {}, "the address does not have it any more"
     proxy.metrics.exceptions = 0  # it was ours
     miner = site.miner(proxy)
     assert miner.submit(miner.find_share()) is True
@@ -235,10 +283,6 @@ def test_a_bug_met_while_a_session_ends_leaves_no_session_behind(site, monkeypat
 
 
 # ---------------------------------------------------------------- what is left for the garbage collector
-
-LOGIN = (b'{"id":1,"method":"mining.subscribe","params":["life/1"]}\n'
-         b'{"id":2,"method":"mining.authorize","params":["a.b","x"]}\n')
-
 
 def life(proxy, last_words=b""):
     """A miner's, from its first byte to its last: a login, three shares, and what it says at the end."""

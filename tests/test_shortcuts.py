@@ -63,7 +63,8 @@ ODD = [b'{"id":07,"method":"mining.submit","params":["u","j","00","00000000","00
        b'{"id":7,"method":"mining.submit","params":["u","j","00","00000000","00000000"]} {"id":8}',
        b'{"id":7,"method":"mining.submit","params":["u","j","00","00000000","00000000"],"id":8}',
        b'{"id":"7","method":"mining.submit","params":["u","j","00","00000000","00000000"]}',
-       b'{"id":null,"method":"mining.submit","params":["u","j","00","00000000","00000000"]}', b"", b"{}"]
+       b'{"id":null,"method":"mining.submit","params":["u","j","00","00000000","00000000"]}', b"", b"{}",
+       b'{"id":7,"method":"mining.submit","params":["' + b"[" * 65 + b'","j","00","00000000","00000000"]}']
 
 
 @pytest.mark.parametrize("line", ODD)

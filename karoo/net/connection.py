@@ -151,6 +151,11 @@ class Connection:
                 return b""
         return None
 
+    @property
+    def has_lines(self) -> bool:
+        """Lines were received that are not handed out yet."""
+        return bool(self._lines)
+
     def put_back(self, line: bytes) -> None:
         """Let this line be the next one again."""
         self._lines.append(line)
@@ -176,6 +181,8 @@ class Connection:
         gevent's own recv begins with a system call that mostly fails; waiting first saves 3 us. As `hub.wait` would,
         which starts and stops the watcher each time: that costs 2 us more.
         """
+        if self.closed:  # perhaps by the very flush before: nobody would wake us
+            return False
         if self._tls:
             try:
                 if not self._sock.pending():  # else a peer that never pauses would be read for ever, and nobody else
@@ -226,7 +233,7 @@ class Connection:
             self._write(data)
 
     def push_soon(self, data: bytes) -> None:
-        """Write when the running greenlet pauses, in one piece with all that it pushes until then."""
+        """Write when whoever runs now pauses, in one piece with all that it pushes until then."""
         if not self._gathered and not self._in_turn:
             self._outbox.add(self)
         self._gathered.append(data)
@@ -304,7 +311,13 @@ class Connection:
         with gevent.Timeout(_LINGER_SECONDS, False):
             try:
                 self._raw.shutdown(stdlib_socket.SHUT_WR)
-                while left > 0 and self._wait() and (data := self._raw.recv(self._read_size)):
+                while left > 0 and self._wait():
+                    try:
+                        data = self._raw.recv(self._read_size)
+                    except BlockingIOError:
+                        continue
+                    if not data:
+                        return
                     left -= len(data)
             except OSError:
                 return  # it is gone

@@ -1,4 +1,4 @@
-"""Writes put off until the running greenlet pauses, of all connections together. Knows no Stratum."""
+"""Writes put off until whoever runs now pauses, of all connections together. Knows no Stratum."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Outbox:
         self._pending: list[Pending] = []
 
     def add(self, connection: Pending) -> None:
-        """It is to be flushed when the running greenlet pauses."""
+        """It is to be flushed when whoever runs now pauses."""
         if not self._pending:
             get_hub().loop.run_callback(self._flush)
         self._pending.append(connection)

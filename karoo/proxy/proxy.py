@@ -106,6 +106,7 @@ class Proxy:
                 route.give_up()
         for session in list(self.sessions.values()):
             session.end("the proxy stops")
+        self.routes.wake()  # those that wait for a pool
         give_up_at = monotonic() + LAST_VERDICTS
         while any(route.owes_verdicts for route in self.routes.routes) and monotonic() < give_up_at:
             gevent.sleep(0.01)
@@ -118,17 +119,23 @@ class Proxy:
     def _on_connection(self, sock: Any, address: Any) -> None:
         """One miner more, told by the loop. A bug in here costs one connection."""
         settings = self.settings.proxy
+        conn = Connection(sock, settings.max_line_bytes, settings.max_backlog_bytes, settings.read_buf, self._outbox,
+                          address)
+        admitted = False
         try:
-            conn = Connection(sock, settings.max_line_bytes, settings.max_backlog_bytes, settings.read_buf,
-                              self._outbox, address)
-            if self.door.admit(conn, len(self.sessions)):
+            admitted = self.door.admit(conn, len(self.sessions))
+            if admitted:
                 self._number += 1
                 session = self.sessions[self._number] = Session(self._number, conn, self._house)
                 session.start_serving()
         except Exception:
             self.metrics.exceptions += 1
             log.exception("a bug ended a connection")
-            sock.close()
+            conn.hold()
+            conn.close()
+            if admitted:
+                self.sessions.pop(self._number, None)
+                self.door.leave(conn, dismissed=True)
 
     def _left(self, session: Session) -> None:
         """A session has ended."""
@@ -179,6 +186,7 @@ class Proxy:
         self._frozen = min(self._frozen, len(self.sessions))
         many_more = len(self.sessions) >= self._frozen + FREEZE_AT
         if many_more or now >= self._freeze_at:
+            gc.collect(0)  # what is garbage now would be so for ever
             gc.freeze()
             self._frozen = len(self.sessions)
             self._freeze_at = now + FREEZE_AGAIN if many_more else math.inf

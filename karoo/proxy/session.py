@@ -80,55 +80,60 @@ class Session:
         """Answer what the miner sent just now; whether the session goes on. Nothing that it sends gets an exception out
         of here."""
         conn, line = self.conn, None
-        farewell = True
         try:
-            if conn.receive():
+            if conn.has_lines or conn.receive():
                 while (line := conn.next_line()) is not None:
                     lines.on_line(self, line)
                 if not conn.closed:
                     return True
-            farewell = False
         except MustWait:
             conn.hold()
             conn.put_back(line or b"")
             self.house.spawn(self._wait_and_work, "a session that waits for a pool")
-            return False
-        except (ProtocolError, LineTooLong) as fault:
-            self.tell(messages.error(None, StratumError(str(fault))))
-            self._cut(str(fault))
-        except Misbehaviour as fault:
-            self._cut(str(fault))
-        except Parting as parting:
-            self.dismissed, self.end_reason = True, str(parting)
-        except Exception:
-            self._own_up()
-        self._leave(farewell)
+        except Exception as reason:
+            self._leave(reason)
+        else:
+            self._leave(None)
         return False
-
-    def _own_up(self) -> None:
-        """A bug ends this session."""
-        self.house.metrics.exceptions += 1
-        self.log.exception("a bug ended this session")
-        self.dismissed, self.end_reason = True, "a bug in the proxy"
 
     def _wait_and_work(self) -> None:
         """In a greenlet: the line that has to wait for a pool, and those behind it."""
         if self.work():
             self.conn.serve(self.work)
 
-    def _leave(self, farewell: bool) -> None:
-        """The end. With `farewell` the miner is given time to read what it was told last."""
+    def _leave(self, reason: Exception | None) -> None:
+        """The end; without a reason it was the connection's. Else the miner is given time to read what it was told
+        last."""
         self.conn.hold()
-        if not farewell:
+        if reason is None:
             self.conn.close()
         try:
+            if reason is not None:
+                self._explain(reason)
             self._sign_off()
-        except Exception:
-            self._own_up()
+        except Exception as bug:
+            self._own_up(bug)
         if self.conn.closed:
             self.house.left(self)
         else:
             self.house.spawn(self._close_gently, "a farewell")
+
+    def _explain(self, reason: Exception) -> None:
+        """Tell the miner, the log and the counters why this is the end."""
+        if isinstance(reason, ProtocolError | LineTooLong):
+            self.tell(messages.error(None, StratumError(str(reason))))
+            self._cut(str(reason))
+        elif isinstance(reason, Misbehaviour):
+            self._cut(str(reason))
+        elif isinstance(reason, Parting):
+            self.dismissed, self.end_reason = True, str(reason)
+        else:
+            self._own_up(reason)
+
+    def _own_up(self, bug: Exception) -> None:
+        self.house.metrics.exceptions += 1
+        self.log.error("a bug ended this session", exc_info=bug)
+        self.dismissed, self.end_reason = True, "a bug in the proxy"
 
     def _sign_off(self) -> None:
         if self.route is not None:
@@ -221,7 +226,7 @@ class Session:
 
     @property
     def gone(self) -> bool:
-        """Its connection is closed, though `run` may not have noticed yet."""
+        """Its connection is closed, though `work` may not have noticed yet."""
         return self.conn.closed
 
     @property

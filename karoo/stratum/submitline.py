@@ -10,7 +10,7 @@ import re
 
 from karoo.stratum.methods import Submit
 
-_TEXT = rb'"([^"\\\x00-\x1f\x80-\xff]*)"'
+_TEXT = rb'"([^"\\\[{\x00-\x1f\x80-\xff]*)"'  # brackets: `messages.parse` takes a limited number of them
 _BYTES, _U32 = rb'"((?:[0-9a-fA-F]{2})*)"', rb'"([0-9a-fA-F]{8})"'
 _ID = rb'"id": ?(0|[1-9]\d{0,17})'
 _METHOD = rb'"method": ?"mining\.submit"'

@@ -139,6 +139,7 @@ def debug_text() -> str:
         gc.unfreeze()
     objects = gc.get_objects()
     if frozen:
+        gc.collect(0)  # what is garbage now would be so for ever
         gc.freeze()
     kinds = Counter(type(one).__name__ for one in objects)
     stacks: Counter[str] = Counter()
