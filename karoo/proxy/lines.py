@@ -83,8 +83,7 @@ def _do(session: Session, request_id: Id, method: str, params: Any, now: float) 
     except StratumError as fault:
         session.answer(request_id, messages.error(request_id, fault))
         why = _count_fault(session, method, fault, now)
-    if why is not None:
-        _mind(why)
+    _mind(why)
 
 
 def _on_request(session: Session, request_id: Id, method: str, params: Any) -> None:

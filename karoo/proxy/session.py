@@ -36,7 +36,7 @@ LOGGED_REJECTIONS = 50
 class Session:
     """One miner over one connection.
 
-    It has no greenlet: the loop calls `work` for what the miner sent, as a greenlet for each would cost 5 kB
+    It has no greenlet: the loop calls `work` for what the miner sent, as a greenlet for each would cost 8 kB
     and two switches a share. Only while it has to wait for a pool, at its start, it lives in one.
 
     ``sent_seq`` is the number of the last job that it was sent, ``epoch`` tells which of the pool's
@@ -311,8 +311,9 @@ class Session:
 
     def deliver(self, job: Job) -> None:
         """Send a job, behind whatever must be known before it; in one write."""
-        if self.route is not None:
-            self.conn.push(self.take_job(job, self.route.ceiling, self.route.jobs.oldest_seq, monotonic()))
+        route = self.route
+        if route is not None and (data := self.take_job(job, route.ceiling, route.jobs.oldest_seq, monotonic())):
+            self.conn.push(data)
 
     def take_job(self, job: Job, ceiling: float, oldest_seq: int, now: float) -> bytes:
         """What is to be sent for a job, which counts as sent then: mostly the job's own line. Empty when it is to get

@@ -80,10 +80,10 @@ def submit(session: Session, request_id: Id, params: Any) -> None:
 def _judge(session: Session, route: Route, job: Job, asked: Submit, now: float) -> tuple[Share, float]:
     """The share, which came at `now` (monotonic seconds), and the work that it is booked with (difficulty). Raises
     StratumError."""
-    measure = session.tuner.held.measure(job.seq)
+    measure = session.tuner.measure(job.seq)
     assert route.extranonce is not None
     other = route.extranonce.extranonce1
-    mask = session.asked_mask and session.asked_mask & (job.version_mask | route.mask)
+    mask = session.asked_mask & (job.version_mask | route.mask)
     share = session.house.judge.judge(job, asked, job.extranonce1 + session.prefix, mask, measure.lowest_target,
                                        time(), None if other is job.extranonce1 else other + session.prefix)
     if log.isEnabledFor(logging.DEBUG):

@@ -58,9 +58,10 @@ def _finite(text: str) -> float:
     return value
 
 
-_ID, _RESULT, _ERROR = rb'"id": ?(0|[1-9]\d{0,17})', rb'"result": ?true', rb'"error": ?null'
+ID = rb'"id": ?(0|[1-9]\d{0,17})'  # the pattern of a whole number's, in a line
+_RESULT, _ERROR = rb'"result": ?true', rb'"error": ?null'
 _TAKEN = re.compile(rb"\{(?:%b|%b|%b)\}\r?" % tuple(
-    b", ?".join(form) for form in ((_ID, _RESULT, _ERROR), (_RESULT, _ERROR, _ID), (_ERROR, _ID, _RESULT))))
+    b", ?".join(form) for form in ((ID, _RESULT, _ERROR), (_RESULT, _ERROR, ID), (_ERROR, ID, _RESULT))))
 # scan_once reads one value where it is told to, without the copies of decode().
 _scan = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite).scan_once  # type: ignore[attr-defined]
 # Lists, or objects, in one line: a job has two. Of more the lists and objects are read as null, so that nothing that
@@ -139,8 +140,6 @@ def result(message_id: Id, value: Any) -> bytes:
 
 
 def result_true(message_id: Id) -> bytes:
-    if type(message_id) is int:
-        return b'{"id":%d,"result":true,"error":null}\n' % message_id
     return b'{"id":%s,"result":true,"error":null}\n' % encode_id(message_id)
 
 

@@ -146,13 +146,11 @@ class Judge:
         job_ntime = job.notify.ntime
         if not job_ntime <= submit.ntime <= max(now, job_ntime) + NTIME_AHEAD:
             raise StratumError("ntime out of range")
-        bits, version = submit.version_bits, job.notify.version
-        if bits is not None:
-            if bits & ~mask:
-                raise StratumError(f"Version bits {bits:08x} outside the mask {mask:08x}")
-            version = rolled_version(version, mask, bits)
+        bits = submit.version_bits
+        if bits is not None and bits & ~mask:
+            raise StratumError(f"Version bits {bits:08x} outside the mask {mask:08x}")
         target = max(target, job.network_target)  # a block counts whatever the difficulty
-        share = self._hashed(job, submit, extranonce1, version)
+        share = self._hashed(job, submit, extranonce1, rolled_version(job.notify.version, mask, bits))
         if share.value > target and self._tolerant:
             share = self._read_otherwise(share, extranonce1, other_extranonce1, mask, target)
         seen = job.seen

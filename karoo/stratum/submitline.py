@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import re
 
+from karoo.stratum.messages import ID
 from karoo.stratum.methods import Submit
 
 _TEXT = rb'"([^"\\\[{\x00-\x1f\x80-\xff]*)"'  # brackets: `messages.parse` takes a limited number of them
 _BYTES, _U32 = rb'"((?:[0-9a-fA-F]{2})*)"', rb'"([0-9a-fA-F]{8})"'
-_ID = rb'"id": ?(0|[1-9]\d{0,17})'
 _METHOD = rb'"method": ?"mining\.submit"'
 _PARAMS = rb'"params": ?\[%b, ?%b, ?%b, ?%b, ?%b(?:, ?%b)?\]' % (_TEXT, _TEXT, _BYTES, _U32, _U32, _U32)
-_LINE = re.compile(rb"\{%b, ?%b, ?%b\}\r?" % (_ID, _METHOD, _PARAMS))
-_CGMINER_LINE = re.compile(rb"\{%b, ?%b, ?%b\}\r?" % (_PARAMS, _ID, _METHOD))
+_LINE = re.compile(rb"\{%b, ?%b, ?%b\}\r?" % (ID, _METHOD, _PARAMS))
+_CGMINER_LINE = re.compile(rb"\{%b, ?%b, ?%b\}\r?" % (_PARAMS, ID, _METHOD))
 
 
 def read(line: bytes) -> tuple[int, Submit] | None:
