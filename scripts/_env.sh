@@ -56,13 +56,24 @@ use_environment() {
 
 # Below: only when there is something to set up. "set -e" does not work here (the caller says "|| exit").
 
+# The system's own interpreter, where it has all that is needed: distributions build theirs with profile-guided
+# optimisation (15 % less time a share), mend it, and let every user of the machine read it.
+system_python=/usr/bin/python3
+is_complete() {
+    [ -n "$(abi_of "$1")" ] && "$1" -I -c '
+import ensurepip, os, sys, sysconfig, venv
+sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' 2>/dev/null
+}
+
 choose_python() {
-    for candidate in "${KAROO_PYTHON:-python3}" $newest_first; do
+    first=python3
+    if is_complete "$system_python"; then first=$system_python; fi
+    first=${KAROO_PYTHON:-$first}
+    for candidate in "$first" $newest_first; do
         [ -n "$(abi_of "$candidate")" ] || continue
         # The real file: a wrapper costs time, and python3 may be the one in the .venv that is about to go.
         python=$("$candidate" -I -c 'import os, sys; print(os.path.realpath(sys.executable))') && return
     done
-    first=${KAROO_PYTHON:-python3}
     version=$("$first" -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null) || version=
     if [ -n "$version" ]; then
         found="$first is $version"
