@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections import Counter
+from bisect import bisect_left
+from collections import Counter, deque
 from dataclasses import dataclass, field
+
+from karoo.timeline import Timeline
 
 _SHORTEST = 0.00025  # seconds; what was shorter counts as this
 _STEPS = 4  # buckets in which waits double
@@ -51,6 +54,29 @@ class Latency:
         return found
 
 
+class Histogram:
+    """How long things took, since the start: counts by upper bound (seconds), the last without one, and the sum."""
+
+    __slots__ = ("bounds", "counts", "sum")
+
+    def __init__(self, *bounds: float) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def observe(self, seconds: float) -> None:
+        self.counts[bisect_left(self.bounds, seconds)] += 1
+        self.sum += seconds
+
+    def plain(self) -> dict[str, object]:
+        """As plain data."""
+        return {"bounds": list(self.bounds), "counts": list(self.counts), "sum": self.sum}
+
+
+_QUICK = (50e-6, 100e-6, 250e-6, 500e-6, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1)
+_SLOW = (250e-6, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+
+
 class Tally(Counter[str]):
     """Counts by reason. Reasons may hold a peer's own words: beyond so many different ones they count as `other`."""
 
@@ -75,3 +101,13 @@ class Metrics:
     upstream_dials: int = 0
     upstream_losses: Tally = field(default_factory=Tally)
     unexpected_answers: int = 0  # from pools, to ids that were never asked or answered before
+    pool_faults: dict[str, tuple[str, float]] = field(default_factory=dict)  # pool -> why it failed last, when (Unix)
+    failovers: int = 0  # the miners were taken to another pool
+    bans: int = 0
+    vardiff_changes: int = 0  # difficulties told to miners after their first one
+    hub_lag: float = 0.0  # seconds that the last tick of the sweep came late: so long did somebody keep the loop
+    hub_lags: deque[float] = field(default_factory=lambda: deque(maxlen=60))
+    answer_here: Histogram = field(default_factory=lambda: Histogram(*_QUICK))  # from a share's line to its answer
+    answer_pool: Histogram = field(default_factory=lambda: Histogram(*_SLOW))  # the same, with the pool's verdict
+    job_fanout: Histogram = field(default_factory=lambda: Histogram(*_SLOW))  # a pool's line to the last miner's socket
+    timeline: Timeline = field(default_factory=Timeline)

@@ -92,7 +92,8 @@ def test_without_a_database_the_accounts_are_kept_in_memory(site):
     proxy = site.proxy(site.pool())
     mine(site.miner(proxy), 2)
     assert site.booked(proxy).accepted == 2
-    assert proxy.snapshot()["ledger"] == {"database": None, "fault": None, "seconds_since_write": None}
+    assert proxy.snapshot()["ledger"] == {
+        "database": None, "fault": None, "restored": True, "seconds_since_write": None}
     proxy.stop()
     assert not proxy.books._unwritten
 

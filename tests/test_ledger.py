@@ -241,7 +241,8 @@ def older(statement):
 
 BEFORE = {name: 5 for name in SUMS if name != "blocks"}
 OLDER = tuple(map(older, schema.MIGRATIONS[0]))
-TO_THE_PRESENT = tuple(f"ALTER TABLE {table} ADD COLUMN blocks INTEGER NOT NULL DEFAULT 7" for table in schema.TABLES)
+TO_THE_PRESENT = (*(f"ALTER TABLE {table} ADD COLUMN blocks INTEGER NOT NULL DEFAULT 7" for table in schema.TABLES),
+                  *schema.MIGRATIONS[1])
 
 
 def version_of(path):
@@ -286,7 +287,7 @@ def test_a_migration_that_fails_changes_nothing(older_file, monkeypatch):
 @pytest.mark.parametrize("opened", [Ledger, open_reader])
 def test_a_file_of_a_newer_version_is_refused(ledger, opened, path):
     ledger._db.execute("PRAGMA user_version = 99")
-    with pytest.raises(LedgerError, match=r"written by a newer Karoo \(schema 99, known here is 1\); install") as told:
+    with pytest.raises(LedgerError, match=r"written by a newer Karoo \(schema 99, known here is 2\); install") as told:
         opened(path)
     assert not told.value.damaged
 

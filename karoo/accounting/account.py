@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 
 from karoo.accounting.deltas import Deltas, cadence, pool_reason
 from karoo.accounting.rates import Rates
+from karoo.accounting.recent import RecentShares
 from karoo.metrics import Latency, latency_bucket
 from karoo.stratum import difficulty as dif
 
@@ -32,7 +33,7 @@ class Account:
     """
 
     __slots__ = ("_last_share", "first_seen", "last_seen", "latency", "name", "news", "rates", "recent", "sessions",
-                 "total")
+                 "shares", "total")
 
     def __init__(self, name: str, first_seen: float) -> None:
         self.name = name
@@ -43,6 +44,7 @@ class Account:
         self.rates: Rates | None = None
         self.recent = (0.0, 0.0, 0.0)
         self.latency = Latency()
+        self.shares: RecentShares | None = None
         self._last_share: float | None = None  # while it is connected
 
     def good(self, news: Deltas, now: float, offset: float) -> None:
@@ -62,6 +64,13 @@ class Account:
         if self.sessions == 0:
             self._last_share = None  # the time that it was away is no interval
         self.sessions += 1
+
+    @property
+    def shown(self) -> RecentShares:
+        """Its last shares, for whoever looks at it. (On the way of a share `shares` is asked first: it is there.)"""
+        if self.shares is None:
+            self.shares = RecentShares()
+        return self.shares
 
     def fold(self, at: float) -> Deltas | None:
         """Move the news into total, rates (at that time, Unix seconds) and cadence; what they were."""

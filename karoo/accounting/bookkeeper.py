@@ -46,6 +46,7 @@ class Bookkeeper:
         self._threads = ThreadPool(1)
         self._ledger: Ledger | None = None
         self._restored = False
+        self._complete = not path  # all that was known before is in the accounts
         self._unwritten: dict[int, dict[str, Deltas]] = {}  # start of the minute -> worker -> what it did
         self._lock: IO[bytes] | None = None  # held as long as this process keeps the file
         self._folded_at = time()
@@ -98,7 +99,7 @@ class Bookkeeper:
 
     def snapshot(self) -> dict[str, Any]:
         """Its state as plain data."""
-        return {"database": self._path or None, "fault": self._fault or None,
+        return {"database": self._path or None, "fault": self._fault or None, "restored": self._complete,
                 "seconds_since_write": None if self._written_at is None else round(monotonic() - self._written_at, 1)}
 
     # ------------------------------------------------------------------ folding
@@ -196,6 +197,7 @@ class Bookkeeper:
                 there = self._call(set_aside, self._path)
                 log.error("%s: moved to %s; the accounts go on in a new file", self._path, there)
                 self._ledger, self._restored = self._call(Ledger, self._path), True
+                self._complete = True
             except LedgerError as worse:
                 self._complain(str(worse))
 
@@ -221,6 +223,7 @@ class Bookkeeper:
         for span, start, done in rates:
             for name, checked, paid in paced(done, AT_ONCE):
                 self._accounts.restore_rates(span, name, checked, paid, start)
+        self._complete = True
 
 
 def _buckets(span: str) -> list[tuple[int, int]]:

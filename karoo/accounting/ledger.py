@@ -14,10 +14,11 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from operator import attrgetter
+from typing import Any
 from urllib.parse import quote
 
 from karoo.accounting import schema
@@ -26,6 +27,7 @@ from karoo.accounting.faults import APPLICATION, BUSY, LedgerError, check_place,
 from karoo.accounting.schema import (
     KEPT,
     POST,
+    POST_FARM,
     POST_REFUSED,
     ROW,
     STAGE,
@@ -91,6 +93,11 @@ class Reader:
         with self._transaction("BEGIN"):
             return {name: (first, last) for name, first, last
                     in self._db.execute("SELECT name, first_seen, last_seen FROM workers")}
+
+    def query(self, statement: str, given: Sequence[object]) -> list[Any]:
+        """All rows that a SELECT finds."""
+        with self._transaction("BEGIN"):
+            return self._db.execute(statement, given).fetchall()
 
     def _sums(self, table: Table, start: float, end: float, worker: str | None = None) -> dict[str, Deltas]:
         where = "WHERE start >= ? AND start < ?"
@@ -195,6 +202,8 @@ class Ledger(Reader):
                     start = 0 if table == "life" else minute - minute % STEPS[table]
                     self._db.execute(POST.format(table=table), (start,))
                     self._db.execute(POST_REFUSED.format(table=table), (start,))
+                for step in STEPS.values():
+                    self._db.execute(POST_FARM, (step, minute - minute % step))
                 self._db.execute(
                     "UPDATE workers SET first_seen = MIN(first_seen, ?), last_seen = MAX(last_seen, ?)"
                     " WHERE id IN (SELECT worker FROM batch)", (minute, minute))
@@ -238,6 +247,8 @@ class Ledger(Reader):
                     gone += self._db.execute(
                         f"DELETE FROM {table} WHERE ({key}) IN (SELECT {key} FROM {table} WHERE start < ?"
                         f" ORDER BY {key} LIMIT {PRUNED_AT_ONCE})", (oldest,)).rowcount
+            with self._transaction("BEGIN IMMEDIATE"):
+                self._db.execute("DELETE FROM farm WHERE step = ? AND start < ?", (STEPS[span], oldest))
         return gone
 
 

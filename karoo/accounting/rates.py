@@ -55,6 +55,15 @@ class Rates:
                 self._sums[place] = self._sums[_PLACES + place] = 0.0
         self._newest = at
 
+    def series(self, span: str, now: float) -> list[tuple[float, float]]:
+        """(checked difficulty, seconds) of each bucket of a span but the one that is dropping out, oldest first."""
+        self._turn(now)
+        seconds, count = LEVELS[span]
+        newest = int(now // seconds)
+        return [(self._sums[_OFFSETS[span] + bucket % count],
+                 seconds if bucket < newest else max(1.0, now - newest * seconds))
+                for bucket in range(newest - count + 2, newest + 1)]
+
     def over(self, span: str, now: float, since: float) -> tuple[float, float]:
         """Checked and paid difficulty a second over the last span, or since `since` where that is shorter."""
         self._turn(now)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from time import monotonic
+from time import monotonic, time
 from typing import Protocol
 
 from karoo import config
@@ -13,6 +13,7 @@ from karoo.policy.failover import PoolOrder
 from karoo.proxy.lost import Redirected, SessionRefused, Sick, UpstreamError
 from karoo.proxy.routing import Route
 from karoo.proxy.upstream import Upstream
+from karoo.timeline import INFO, WARNING
 
 log = logging.getLogger("karoo.upstream")
 
@@ -65,6 +66,7 @@ class Keeper:
         self._known = [_Known() for _ in pools]
         self._redirect: _Redirect | None = None
         self._warned: Upstream | None = None
+        self._served: int | None = None  # the pool that miners worked for last
 
     def run(self) -> None:
         """Connect whenever the route is wanted and has no connection; for ever."""
@@ -81,6 +83,10 @@ class Keeper:
                     continue
             self._redirect = None
             self._serve(index, redirect)
+
+    def prefer(self, index: int) -> None:
+        """The operator wants this pool: it goes before all others."""
+        self._order.prefer(index)
 
     def move(self, index: int) -> None:
         """Make before break: connect to a better pool, and leave the present one only when a job is there."""
@@ -116,7 +122,10 @@ class Keeper:
                 raise UpstreamError("not needed any more: another connection was faster")
             self._order.succeeded(index)
             known.session_id, known.doubted = upstream.session_id, False
-            self.index = index
+            self._metrics.pool_faults.pop(upstream.pool.name, None)
+            if self._served is not None and self._served != index:
+                self._note_failover(self._served, index)
+            self._served = self.index = index
             route.opened(upstream)
             self._company.reached(index)
             upstream.relay()
@@ -128,6 +137,13 @@ class Keeper:
         finally:
             known.one_name = upstream.names.one_name
             self._ended(upstream, reason)
+
+    def _note_failover(self, former: int, index: int) -> None:
+        back = self._order.rank(index) < self._order.rank(former)
+        self._metrics.failovers += not back
+        self._metrics.timeline.note(
+            "failover", f"{'Back' if back else 'Over'} from {self._pools[former].name} to {self._pools[index].name}",
+            INFO if back else WARNING, route=self.route.number)
 
     def _failed(self, index: int, upstream: Upstream, failure: UpstreamError, redirect: _Redirect | None) -> str:
         """What follows from the end of a connection; its reason in words."""
@@ -150,6 +166,11 @@ class Keeper:
         self.route.lost(upstream, reason)
         self._metrics.upstream_losses.count(reason.partition(";")[0])
         expected = reason == STOPS or not self.route.wanted.is_set()
+        if not expected:
+            self._metrics.pool_faults[upstream.pool.name] = reason.partition(";")[0], time()
         log.log(logging.INFO if expected else logging.WARNING, "%s: %s", upstream, reason)
+        if upstream.served_since is not None:
+            self._metrics.timeline.note("pool lost", f"{upstream}: {reason}", INFO if expected else WARNING,
+                                        pool=upstream.pool.name, route=self.route.number)
         self._company.wake()
 

@@ -47,8 +47,8 @@ class Asker(Protocol):
 class PendingShare:
     """A good share that goes to the pool, and who gets its verdict.
 
-    ``work`` is the difficulty that it is booked with here; ``sent_at`` monotonic seconds, ``waited`` those that the
-    pool took.
+    ``work`` is the difficulty that it is booked with here; it ``came`` and was ``sent_at`` in monotonic seconds,
+    ``waited`` are those that the pool took.
     """
 
     asker: Asker
@@ -57,6 +57,7 @@ class PendingShare:
     prefix: bytes
     worker: Worker
     work: float
+    came: float
     sent_at: float = 0.0
     waited: float = 0.0
     other_form: Verdict | None = None  # why the pool refused its version bits the usual way

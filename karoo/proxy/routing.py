@@ -30,6 +30,7 @@ from karoo.stratum import messages
 from karoo.stratum.job import Job, JobTable
 from karoo.stratum.messages import Response
 from karoo.stratum.methods import Extranonce, Notify
+from karoo.timeline import CRITICAL
 
 log = logging.getLogger("karoo.routing")
 
@@ -88,6 +89,7 @@ class Route:
         self._passed_on = 0  # miners' requests that the pool owes answers to
         self._may_pass_on, self._passed_on_at = PASSED_ON_AT_ONCE, monotonic()
         self._publishing = False
+        self._job_heard = 0.0  # monotonic seconds, when the line of the current job was read
 
     # ------------------------------------------------------------------ seats
 
@@ -176,6 +178,8 @@ class Route:
                 upstream.submit(pending)
             else:
                 self.refuse(pending, CHANGED)
+        self._metrics.timeline.note("pool up", f"{upstream} is up", pool=upstream.pool.name, route=self.number,
+                                    resumed=resumed)
         log.info("%s is up: extranonce1 %s, extranonce2_size %d, mask %08x, difficulty %s%s", upstream,
                  upstream.extranonce.extranonce1.hex(), upstream.extranonce.extranonce2_size, upstream.mask,
                  units.difficulty(upstream.difficulty), ", former session resumed" if resumed else "")
@@ -302,6 +306,7 @@ class Route:
             log.info("new clean job %s of %s for %d miners: difficulty %s, network difficulty %s", notify.job_id,
                      self.upstream, len(self.sessions), units.difficulty(difficulty),
                      units.difficulty(dif.difficulty_of(notify.network_target, self._diff1)))
+        self._job_heard = self.upstream.last_heard if self.upstream is not None else monotonic()
         if not self._publishing:
             self._publishing = True
             self._greenlets.run(self._fan_out, "a job's way to the miners")
@@ -317,6 +322,8 @@ class Route:
                 for at in paced(range(0, len(sessions), SLICE), 1):
                     if self.jobs.current is not None:
                         self._deliver(self.jobs.current, sessions[at:at + SLICE])
+                if sessions:
+                    self._metrics.job_fanout.observe(monotonic() - self._job_heard)
         finally:
             self._publishing = False
 
@@ -371,8 +378,9 @@ class Route:
             if upstream is not None:
                 upstream.sweep(now)
         if self.lost_at is not None and now - self.lost_at > self.pool.hold_ms / 1e3:
-            log.warning("no pool for %s: %d miners are disconnected", units.duration(now - self.lost_at),
-                        len(self.sessions))
+            text = f"no pool for {units.duration(now - self.lost_at)}: {len(self.sessions)} miners are disconnected"
+            log.warning("%s", text)
+            self._metrics.timeline.note("pool lost", text, CRITICAL, route=self.number)
             self.give_up()
         if now - self._needed_at > self.pool.idle_grace_ms / 1e3:
             self.wanted.clear()

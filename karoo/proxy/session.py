@@ -297,6 +297,7 @@ class Session:
         if difficulty != self.tuner.difficulty:
             log.debug("session %d: difficulty %g after %g", self.number, difficulty, self.tuner.difficulty)
             self._hold(difficulty, monotonic(), wished)
+            self.house.metrics.vardiff_changes += 1
             self.tell(self._difficulty_line())
 
     def _hold(self, difficulty: float, now: float, wished: bool = False) -> None:

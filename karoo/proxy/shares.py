@@ -7,6 +7,7 @@ from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 
 from karoo.accounting.deltas import DUPLICATE, LOW, STALE
+from karoo.accounting.recent import HERE, POOL, REFUSED_BY_POOL, REFUSED_HERE, RecentShares
 from karoo.policy.conduct import Conduct
 from karoo.proxy.house import Route
 from karoo.proxy.pending import PendingShare, Verdict, Worker
@@ -25,6 +26,7 @@ from karoo.stratum.job import Job
 from karoo.stratum.messages import Id
 from karoo.stratum.methods import Submit
 from karoo.stratum.share import Share
+from karoo.timeline import CRITICAL
 
 if TYPE_CHECKING:
     from karoo.proxy.session import Session
@@ -44,7 +46,7 @@ def submit(session: Session, request_id: Id, params: Any) -> None:
 
     `params` are those of mining.submit as they came, or a Submit where they were read already.
     """
-    worker, now = None, session.conn.last_heard
+    worker, now, asked = None, session.conn.last_heard, None
     try:
         route = session.route
         if route is None or not session.subscribed:
@@ -60,26 +62,34 @@ def submit(session: Session, request_id: Id, params: Any) -> None:
         job = route.jobs.get(asked.job_id)
         if job is None:
             raise JobNotFound("Job not found")
-        share, work = _judge(session, route, job, asked, now)
+        share, work, needed = _judge(session, route, job, asked, now)
     except StratumError as fault:
-        _refused(session, worker, fault)
+        _refused(session, worker, fault, asked)
         raise
     if not share.reaches_pool:
+        house, account = session.house, worker.account
         session.accepted += 1
-        session.house.accounts.answered_here(worker.account, work, now)
+        house.accounts.answered_here(account, work, now)
+        found = session.diff1 / share.value if share.value else 0.0
+        (account.shares or account.shown).add(
+            now + house.accounts.offset, found, needed, 0.0, HERE, job.wire_id.encode())
         session.answer(request_id, messages.result_true(request_id))
+        house.metrics.answer_here.observe(monotonic() - now)
         return
     is_block = share.is_block
     if is_block:
         session.house.metrics.blocks += 1
         session.log.warning("BLOCK CANDIDATE %064x by %s in job %s", share.value, worker.account.name, asked.job_id)
+        session.house.metrics.timeline.note(
+            "block", f"Block candidate found by {worker.account.name}", CRITICAL, worker=worker.account.name,
+            job=asked.job_id, hash=f"{share.value:064x}")
     session.house.accounts.forwarded(worker.account, work, is_block, now)
-    route.forward(PendingShare(session, request_id, share, session.prefix, worker, work))
+    route.forward(PendingShare(session, request_id, share, session.prefix, worker, work, now))
 
 
-def _judge(session: Session, route: Route, job: Job, asked: Submit, now: float) -> tuple[Share, float]:
-    """The share, which came at `now` (monotonic seconds), and the work that it is booked with (difficulty). Raises
-    StratumError."""
+def _judge(session: Session, route: Route, job: Job, asked: Submit, now: float) -> tuple[Share, float, float]:
+    """The share, which came at `now` (monotonic seconds), the work that it is booked with, and what it had to reach
+    (both difficulties). Raises StratumError."""
     measure = session.tuner.measure(job.seq)
     assert route.extranonce is not None
     other = route.extranonce.extranonce1
@@ -92,13 +102,18 @@ def _judge(session: Session, route: Route, job: Job, asked: Submit, now: float) 
     work = measure.work(share.value)
     if session.tuner.learn(share.value, bool(work), session.sent_seq, now):
         session.adjust(now)
-    return share, work
+    return share, work, measure.lowest
 
 
-def _refused(session: Session, worker: Worker | None, fault: StratumError) -> None:
+def _refused(session: Session, worker: Worker | None, fault: StratumError, asked: Any) -> None:
     session.rejected += 1
-    reason = _REASONS.get(type(fault), "other")
-    session.house.accounts.refused(worker.account if worker else None, reason, monotonic())
+    reason, accounts, now = _REASONS.get(type(fault), "other"), session.house.accounts, monotonic()
+    accounts.refused(worker.account if worker else None, reason, now)
+    if worker is not None:
+        found, needed = (fault.found, fault.needed) if isinstance(fault, LowDifficulty) else (0.0, 0.0)
+        shown = worker.account.shown
+        shown.add(now + accounts.offset, found, needed, 0.0, REFUSED_HERE, asked.job_id.encode())
+        shown.explain(reason if reason != "other" else fault.message)
     session.log_rejected("share rejected (%s): %s", reason, fault.message)
 
 
@@ -118,14 +133,28 @@ def settle(session: Session, pending: PendingShare, verdict: Verdict) -> None:
     if verdict.accepted:
         session.accepted += 1
         accounts.pool_accepted(account, pending.work, pays, pending.waited)
+        _show_verdict(session, pending, pays, POOL)
         session.answer(pending.request_id, messages.result_true(pending.request_id))
         return
     session.rejected += 1
     if verdict.of_pool:
         accounts.pool_refused(account, pays, verdict.code, verdict.text, pending.waited)
+        _show_verdict(session, pending, pays, REFUSED_BY_POOL).explain(f"code {verdict.code}", verdict.text)
         session.log_rejected("share rejected by the pool: %d %s", verdict.code, verdict.text)
     else:
         accounts.refused(account, verdict.text, monotonic())
+        _show_verdict(session, pending, pays, REFUSED_HERE).explain(verdict.text)
         session.log_rejected("share lost: %s", verdict.text)
     words = verdict.words if verdict.words is not None else [verdict.code, verdict.text, None]
     session.answer(pending.request_id, messages.error_verbatim(pending.request_id, words))
+
+
+def _show_verdict(session: Session, pending: PendingShare, pays: float, verdict: int) -> RecentShares:
+    """Keep a share that was forwarded for whoever looks at its worker. `pays` is the difficulty it needed there."""
+    house, share, now = session.house, pending.share, monotonic()
+    house.metrics.answer_pool.observe(now - pending.came)
+    found = session.diff1 / share.value if share.value else 0.0
+    account = pending.worker.account
+    shown = account.shares or account.shown
+    shown.add(pending.came + house.accounts.offset, found, pays, pending.waited, verdict, share.job.wire_id.encode())
+    return shown

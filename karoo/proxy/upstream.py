@@ -313,6 +313,11 @@ class Upstream:
     # ------------------------------------------------------------------ the end
 
     @property
+    def last_heard(self) -> float:
+        """When its last line was read, monotonic seconds."""
+        return self._conn.last_heard if self._conn is not None else 0.0
+
+    @property
     def owed(self) -> int:
         """How many answers the pool owes."""
         return len(self._owed)

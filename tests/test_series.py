@@ -1,0 +1,92 @@
+"""Curves from the ledger: of all together and of one worker, at every range."""
+
+from contextlib import closing
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from karoo.accounting.deltas import Deltas
+from karoo.accounting.ledger import Ledger, open_reader
+from karoo.accounting.series import RANGES, series
+from karoo.stratum import difficulty as dif
+
+NOW = 1_700_000_000 // 86_400 * 86_400 + 12 * 3600  # noon of a day, UTC
+DIFF1 = dif.DIFF1_SHA256D
+
+
+@pytest.fixture
+def path(tmp_path):
+    return str(tmp_path / "karoo.db")
+
+
+def done(work, accepted=1, refused=0, wait=0.0):
+    return Deltas(answered_here=accepted, here_work=work, latency_count=int(wait > 0), latency_sum=wait,
+                  pool_work=work / 2, refused={"stale": refused} if refused else {})
+
+
+def test_the_last_hour_by_minute(path):
+    with closing(Ledger(path)) as ledger:
+        ledger.write(NOW - 180, {"a": done(60.0), "b": done(120.0, refused=2)})
+        ledger.write(NOW - 60, {"b": done(6.0, wait=0.25)})
+    with closing(open_reader(path)) as reader:
+        farm = series(reader, "hashrate", "1h", NOW + 1, None, DIFF1)
+        assert farm == [(NOW - 180, pytest.approx(3 * dif.hashes_per_share())), (NOW - 120, None),
+                        (NOW - 60, pytest.approx(0.1 * dif.hashes_per_share()))]  # the minute just begun is left out
+        assert series(reader, "hashrate_paid", "1h", NOW, "a", DIFF1) == [
+            (NOW - 180, pytest.approx(0.5 * dif.hashes_per_share())), (NOW - 120, None), (NOW - 60, None)]
+        assert series(reader, "rejected", "1h", NOW, "b", DIFF1) == [
+            (NOW - 180, 2.0), (NOW - 120, None), (NOW - 60, 0.0)]
+        assert series(reader, "rejected", "1h", NOW, None, DIFF1)[0] == (NOW - 180, 2.0)
+        assert series(reader, "latency", "1h", NOW, None, DIFF1) == [
+            (NOW - 180, None), (NOW - 120, None), (NOW - 60, 250.0)]
+        assert series(reader, "hashrate", "1h", NOW, "nobody", DIFF1) == []
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 370 * 1440), st.sampled_from(["a", "b"]), st.integers(1, 9),
+                          st.integers(0, 3)), max_size=30), st.sampled_from(sorted(RANGES)))
+def test_all_together_are_the_sum_of_the_workers(tmp_path_factory, written, extent):
+    path = str(tmp_path_factory.mktemp("ledger") / "karoo.db")
+    with closing(Ledger(path)) as ledger:
+        for minutes_ago, worker, accepted, refused in written:
+            ledger.write(NOW - 60 * minutes_ago, {worker: done(float(accepted), accepted, refused)})
+    with closing(open_reader(path)) as reader:
+        for metric in ("accepted", "rejected"):
+            farm = dict(series(reader, metric, extent, NOW, None, DIFF1))
+            parts = [dict(series(reader, metric, extent, NOW, worker, DIFF1)) for worker in ("a", "b")]
+            for at, value in farm.items():
+                several = [part[at] for part in parts if part.get(at) is not None]
+                assert value == (pytest.approx(sum(several)) if several else None)
+
+
+def test_a_ledger_from_before_has_its_curve_too(path, monkeypatch):
+    from karoo.accounting import schema
+    with monkeypatch.context() as before:
+        before.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:1])
+        before.setattr("karoo.accounting.ledger.POST_FARM", "SELECT ?, ?")
+        with closing(Ledger(path)) as ledger:
+            ledger.write(NOW - 60, {"a": done(60.0), "b": done(60.0, accepted=3, refused=2)})
+    with closing(Ledger(path)):
+        pass
+    with closing(open_reader(path)) as reader:
+        assert series(reader, "accepted", "1h", NOW, None, DIFF1) == [(NOW - 60, 4.0)]
+        assert series(reader, "rejected", "1y", NOW, None, DIFF1)[-1] == (NOW // 86_400 * 86_400, 2.0)
+
+
+def test_the_farm_s_minutes_are_forgotten_as_the_workers_are(path):
+    with closing(Ledger(path)) as ledger:
+        ledger.write(NOW - 3 * 86_400, {"a": done(1.0)})
+        ledger.prune(NOW)
+        steps = [step for (step,) in ledger.query("SELECT step FROM farm ORDER BY step", ())]
+    assert steps == [3600, 86_400]
+
+
+def test_of_the_first_point_only_the_part_counts_in_which_there_were_accounts(path):
+    with closing(Ledger(path)) as ledger:
+        for minutes in (7, 6, 5, 4, 3, 2, 1):
+            ledger.write(NOW - 60 * minutes, {"a": done(60.0)})
+    with closing(open_reader(path)) as reader:
+        for worker in (None, "a"):
+            assert series(reader, "hashrate", "24h", NOW, worker, DIFF1) == [
+                (NOW - 600, pytest.approx(dif.hashes_per_share())), (NOW - 300, pytest.approx(dif.hashes_per_share()))]
