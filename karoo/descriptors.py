@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import resource
 
 log = logging.getLogger("karoo")
@@ -24,3 +25,14 @@ def room() -> int | None:
     """How many miners the limit leaves room for, each of which takes one; None for any number."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return None if soft == resource.RLIM_INFINITY else max(1, soft - RESERVED)
+
+
+def used() -> tuple[int, int | None]:
+    """Files that this process has open, and how many it may (None: any number)."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = None if soft == resource.RLIM_INFINITY else soft
+    try:
+        # Linux tells the number from 6.2 on (https://git.kernel.org/linus/f1f1f2569901). To list 10,000 takes 6 ms.
+        return os.stat("/proc/self/fd").st_size or len(os.listdir("/proc/self/fd")), limit
+    except OSError:  # no Linux
+        return 0, limit

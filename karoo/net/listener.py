@@ -58,6 +58,11 @@ class Listener:
     def start(self) -> None:
         self._server.start()
 
+    @property
+    def is_open(self) -> bool:
+        """It accepts connections."""
+        return bool(self._server.started)
+
     def stop(self) -> None:
         """Stop accepting; what was accepted is not touched."""
         self._server.close()

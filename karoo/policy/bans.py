@@ -45,6 +45,10 @@ class Bans:
         self._ends: list[tuple[float, int]] = []  # a heap of (until, key); what fits no ban any more is passed over
         self._past: OrderedDict[int, Ban] = OrderedDict()  # ended and not forgiven, in the order of ending
 
+    def change(self, first: float) -> None:
+        """Another length of first bans, for those to come."""
+        self._first, self._longest = first, max(first, LONGEST)
+
     def __len__(self) -> int:
         """The bans in force, and those that ended since the last sweep."""
         return len(self._bans)

@@ -39,17 +39,28 @@ class Backoff:
 class PoolOrder:
     """The pools in order of preference; the first whose wait is over is next.
 
-    A pool that was of no use is also behind all others for a while: it is better than none, and nothing else.
+    A pool that was of no use is also behind all others for a while: it is better than none, and nothing else. The
+    operator may have ``preferred`` one, which goes before all others then.
     """
 
     def __init__(self, backoffs: list[Backoff]) -> None:
         self._backoffs = backoffs
         self._retry_at = [0.0] * len(backoffs)
         self._behind_until = [0.0] * len(backoffs)
+        self.preferred: int | None = None
+
+    def rank(self, index: int) -> int:
+        """The lower, the better."""
+        return -1 if index == self.preferred else index
+
+    def prefer(self, index: int) -> None:
+        """The operator wants this pool, at once and whatever was wrong with it."""
+        self.preferred = index if index else None  # the first one is preferred anyway
+        self._retry_at[index] = self._behind_until[index] = 0.0
 
     def next(self, now: float) -> tuple[int, float]:
         """Number of the pool to try next, and the seconds to wait before."""
-        ready = [index for index, retry_at in enumerate(self._retry_at) if retry_at <= now]
+        ready = [index for index in self._ranked if self._retry_at[index] <= now]
         if ready:
             return next((index for index in ready if self._behind_until[index] <= now), ready[0]), 0.0
         index = min(range(len(self._retry_at)), key=self._retry_at.__getitem__)
@@ -57,8 +68,12 @@ class PoolOrder:
 
     def better(self, index: int, now: float) -> int | None:
         """The best pool before this one that may be tried now."""
-        return next((better for better in range(index)
-                     if max(self._retry_at[better], self._behind_until[better]) <= now), None)
+        return next((better for better in self._ranked if self.rank(better) < self.rank(index)
+                     and max(self._retry_at[better], self._behind_until[better]) <= now), None)
+
+    @property
+    def _ranked(self) -> list[int]:
+        return sorted(range(len(self._retry_at)), key=self.rank)
 
     def failed(self, index: int, now: float, sick: bool = False, served: float = 0.0) -> float:
         """A pool went down after it served for so many seconds; the seconds until it may be tried again (for one that

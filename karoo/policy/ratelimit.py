@@ -97,14 +97,22 @@ class Gate:
     """
 
     def __init__(self, limits: Limits, grace_until: float = -math.inf) -> None:
-        self.limits = limits
         self._grace_until = grace_until
-        self._allow, self._deny = Networks(limits.allow), Networks(limits.deny)
-        per_minute = limits.max_connections_per_minute
-        self._interval = MINUTE / per_minute if per_minute else 0.0
+        self._take(limits)
         self._live: dict[int, _Source] = {}
         self._idle: OrderedDict[int, _Source] = OrderedDict()  # in the order of leaving
         self._bans = Bans(limits.ban_seconds, limits.max_bans)
+
+    def _take(self, limits: Limits) -> None:
+        self.limits = limits
+        self._allow, self._deny = Networks(limits.allow), Networks(limits.deny)
+        per_minute = limits.max_connections_per_minute
+        self._interval = MINUTE / per_minute if per_minute else 0.0
+
+    def change(self, limits: Limits) -> None:
+        """Other limits, from now on. What is counted stays, and so do the bans in force."""
+        self._take(limits)
+        self._bans.change(limits.ban_seconds)
 
     # ------------------------------------------------------------------ connections
 
@@ -237,6 +245,11 @@ class Gate:
         if peer is None:
             return None
         return self._bans.put(addresses.key(peer), seconds, why, now)
+
+    def ban_of(self, address: str, now: float) -> Ban | None:
+        """The ban in force of an address."""
+        peer = self._counted(address)
+        return None if peer is None else self._bans.of(addresses.key(peer), now)
 
     def unban(self, address: str) -> bool:
         """Lift a ban and forget what the address did, its rush included; whether there was one. `/64` may follow it."""

@@ -14,16 +14,19 @@ from karoo import config
 from karoo.metrics import Metrics
 from karoo.net.connection import Connection
 from karoo.policy import addresses
+from karoo.policy.bans import Ban
 from karoo.policy.ratelimit import BANNED, DENIED, Gate, Limits
 from karoo.proxy.greenlets import Greenlets
 from karoo.stratum import messages
 from karoo.stratum.errors import StratumError
+from karoo.timeline import CRITICAL, WARNING
 
 log = logging.getLogger("karoo.door")
 
 FULL, STARVED = "max_clients", "no descriptor left"
 TOLD_AT_ONCE = 50  # connections turned away that are given time to read why; of a rush, the others are just closed
 GRACE = 120.0  # seconds after the start in which nobody is banned for coming with many others
+QUIET = 60.0  # seconds without a refusal, after which it is news again that the proxy is full
 SHOWN_CUTS = 50
 SHOWN_BANS = 100
 
@@ -49,6 +52,12 @@ class Door:
         self._telling = 0
         self._starved = self._starved_before = 0
         self._swept_at = monotonic()
+        self._full_again_at = 0.0  # until then it is known to be full
+
+    def change(self, limits: config.Ratelimit) -> None:
+        """Other limits, from now on."""
+        self._limits = limits
+        self._gate.change(_gate_limits(limits))
 
     # ------------------------------------------------------------------ in and out
 
@@ -59,16 +68,23 @@ class Door:
         refusal = self._gate.admit(conn.host, now)
         if refusal is not None:
             if refusal.ban is not None:
-                log.warning("%s", refusal.ban.text(now))
+                self._note_ban(refusal.ban, now)
             told = "" if refusal.kind in (DENIED, BANNED) else f"Too many connections: {refusal.text}"
             self._turn_away(conn, refusal.kind, refusal.text, told)
             return False
         if sessions >= self.room:
             self._gate.leave(conn.host, now, excused=True)
+            self._note_full(sessions, now)
             self._turn_away(conn, FULL, f"{sessions} miners are connected, and there is room for no more",
                             "The proxy is full")
             return False
         return True
+
+    def _note_full(self, sessions: int, now: float) -> None:
+        if now >= self._full_again_at:
+            self._metrics.timeline.note("full", f"{sessions} miners are connected, and there is room for no more",
+                                        CRITICAL)
+        self._full_again_at = now + QUIET
 
     def _turn_away(self, conn: Connection, kind: str, why: str, told: str) -> None:
         self._metrics.turned_away.count(kind)
@@ -106,11 +122,41 @@ class Door:
         if not (mild and session.tried_to_authorize):
             ban = self._gate.cut(conn.host, why, now, conn.opened_at, mild)
         if ban is not None:
-            log.warning("%s", ban.text(now))
+            self._note_ban(ban, now)
+        who = f"{session.worker_name} ({conn.peer})" if session.worker_name else conn.peer
+        self._metrics.timeline.note("cut", f"{who} was cut: {why}", session=session.number, address=conn.peer,
+                                    worker=session.worker_name, agent=session.agent)
         self._cuts.append({
             "unix": int(time()), "id": session.number, "ip": conn.peer, "worker": session.worker_name,
             "agent": session.agent, "why": why,
             "banned_until_unix": None if ban is None else int(time() + ban.until - now)})
+
+    def _note_ban(self, ban: Ban, now: float) -> None:
+        self._metrics.bans += 1
+        log.warning("%s", ban.text(now))
+        self._metrics.timeline.note("ban", ban.text(now), WARNING, address=ban.address, times=ban.times)
+
+    def ban(self, address: str, seconds: float, why: str) -> str | None:
+        """An operator bans an address for so many seconds; what is banned (IPv6: the /64), or None where it is none or
+        exempt."""
+        now = monotonic()
+        ban = self._gate.ban(address, seconds, why, now)
+        if ban is None:
+            return None
+        self._note_ban(ban, now)
+        return ban.address
+
+    def is_banned(self, address: str) -> bool:
+        """Whether a newcomer from there would be refused for a ban."""
+        return self._gate.ban_of(address, monotonic()) is not None
+
+    def unban(self, address: str) -> bool:
+        """Lift a ban; whether there was one."""
+        lifted = self._gate.unban(address)
+        if lifted:
+            log.info("%s is no longer banned", address)
+            self._metrics.timeline.note("unban", f"{address} is no longer banned", address=address)
+        return lifted
 
     # ------------------------------------------------------------------ once a second
 
@@ -129,14 +175,19 @@ class Door:
         """How much is kept of addresses."""
         return {"addresses": self._gate.tracked, "bans": self._gate.banned, "past_bans": self._gate.past_bans}
 
+    def bans(self, now: float) -> list[dict[str, Any]]:
+        """The bans in force as plain data, the latest first."""
+        unix = time() - now
+        return [{"address": ban.address, "why": ban.why, "times": ban.times, "since_unix": int(unix + ban.since),
+                 "until_unix": int(unix + ban.until), "seconds_left": round(ban.until - now)}
+                for ban in self._gate.bans(now)]
+
     def snapshot(self, now: float) -> dict[str, Any]:
         """Who is banned and who was cut, as plain data; the latest first, and not more than a page shows."""
-        bans = self._gate.bans(now)
-        unix = time() - now
+        bans = self.bans(now)
         return {
             "banned_ips": len(bans),
-            "bans": [{"ip": ban.address, "why": ban.why, "times": ban.times, "since_unix": int(unix + ban.since),
-                      "until_unix": int(unix + ban.until), "seconds_left": round(ban.until - now)}
+            "bans": [{"ip" if name == "address" else name: value for name, value in ban.items()}
                      for ban in bans[:SHOWN_BANS]],
             "cut": list(reversed(self._cuts)),
         }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from time import monotonic
+from time import monotonic, time
 
 import gevent
 
@@ -37,14 +37,20 @@ class Prober:
         """For ever."""
         while True:
             gevent.sleep(LOOK_EVERY)
-            worst = max((keeper.index for keeper in self._keepers if keeper.route.is_up), default=0)
+            used = [keeper.index for keeper in self._keepers if keeper.route.is_up]
+            worst = max(used, default=0, key=self._order.rank)
             index = self._order.better(worst, monotonic())
             if index is not None and self._is_well(index):
                 for keeper in self._keepers:
-                    if keeper.route.is_up and keeper.index > index:
+                    if keeper.route.is_up and self._order.rank(keeper.index) > self._order.rank(index):
                         log.info("%s is well again: pool connection %d goes back to it", self._pools[index].name,
                                  keeper.route.number + 1)
                         self._greenlets.run(_move(keeper, index), "the way back to a better pool")
+
+    def prefer(self, index: int) -> None:
+        """The operator wants this pool."""
+        self._order.prefer(index)
+        self._stuck.pop(index, None)
 
     def postpone(self, index: int, until: float, failure: UpstreamError) -> None:
         """A pool was found down: no look at it before then, monotonic seconds."""
@@ -69,9 +75,11 @@ class Prober:
                 seconds = LOOK_EVERY
             self._order.succeeded(index)
             self._stuck.pop(index, None)
+            self._metrics.pool_faults.pop(pool.name, None)
             return True
         except UpstreamError as failure:
             wait = self._order.failed(index, monotonic(), failure.sick)
+            self._metrics.pool_faults[pool.name] = str(failure), time()
             log.info("%s is not well yet: %s; next look in %s", upstream, failure, units.duration(wait))
         finally:
             self._upstream = None

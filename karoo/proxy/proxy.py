@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import logging
 import math
@@ -24,11 +25,13 @@ from karoo.pace import paced
 from karoo.policy.conduct import Rules
 from karoo.policy.vardiff import DifficultyPolicy, Remembered
 from karoo.policy.workers import WorkerNames
+from karoo.proxy.control import Control
 from karoo.proxy.door import Door
 from karoo.proxy.greenlets import Greenlets
 from karoo.proxy.house import House
 from karoo.proxy.routes import Routes
 from karoo.proxy.session import Session
+from karoo.proxy.view import View
 from karoo.stratum.share import Judge
 
 log = logging.getLogger("karoo.proxy")
@@ -69,8 +72,7 @@ class Proxy:
         self._house = House(
             seat=self.routes.seat, mask=self.routes.mask, judge=judge, blame=self.door.blame,
             left=self._left, spawn=self._greenlets.run,
-            rules=Rules(proxy.max_misbehaviour, limits.max_submits_per_second if limits.enabled else 0,
-                        (proxy.first_byte_ms / 1e3, proxy.subscribe_ms / 1e3, proxy.authorize_ms / 1e3)),
+            rules=_rules(settings),
             names=WorkerNames(upstream.worker_names, upstream.user),
             difficulty=DifficultyPolicy(
                 vardiff.enabled, vardiff.min_diff, vardiff.max_diff, start,
@@ -83,6 +85,7 @@ class Proxy:
         self._number = 0
         self._frozen, self._freeze_at = 0, math.inf  # sessions that are out of the collector's sight, and when again
         self._outbox = Outbox()
+        self.view, self.control = View(self), Control(self)
 
     # ------------------------------------------------------------------ life
 
@@ -94,6 +97,7 @@ class Proxy:
         self.listener.start()
         self._clerk.keep(self.books.run, "the bookkeeper")
         self._greenlets.keep(self._sweep_for_ever, "sweep")
+        self.metrics.timeline.note("start", f"Karoo {__version__} started")
         if self.settings.log.report_every_seconds:
             self._greenlets.keep(self._report_for_ever, "report")
         log.info("miners may connect to %s:%d", self.listener.host, self.listener.port)
@@ -113,6 +117,13 @@ class Proxy:
         self._greenlets.end()
         self.books.stop()
         self._clerk.end()
+
+    def apply(self, settings: config.Config) -> None:
+        """Other limits (`ratelimit`) from now on; what one miner may send counts for those that connect later. All
+        other settings stay as they were."""
+        self.settings = dataclasses.replace(self.settings, ratelimit=settings.ratelimit, log=settings.log)
+        self.door.change(settings.ratelimit)
+        self._house = dataclasses.replace(self._house, rules=_rules(self.settings))
 
     # ------------------------------------------------------------------ miners
 
@@ -146,8 +157,11 @@ class Proxy:
 
     def _sweep_for_ever(self) -> None:
         while True:
+            due = monotonic() + SWEEP_EVERY
             gevent.sleep(SWEEP_EVERY)
             now = monotonic()
+            self.metrics.hub_lag = max(0.0, now - due)
+            self.metrics.hub_lags.append(self.metrics.hub_lag)
             self._sweep_sessions(now)
             self._adjust_sessions(now)
             self.routes.sweep(now)
@@ -249,3 +263,10 @@ class Proxy:
         """Each worker's account as plain data; whoever walks may pause between two. Of those that never sent a share
         only some, so that made-up names fill no page."""
         return summary.summaries(self.accounts, time(), SHOWN_IDLE_WORKERS)
+
+
+def _rules(settings: config.Config) -> Rules:
+    """What one miner may do."""
+    proxy, limits = settings.proxy, settings.ratelimit
+    return Rules(proxy.max_misbehaviour, limits.max_submits_per_second if limits.enabled else 0,
+                 (proxy.first_byte_ms / 1e3, proxy.subscribe_ms / 1e3, proxy.authorize_ms / 1e3))

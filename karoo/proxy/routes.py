@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable
+from functools import partial
 from time import monotonic
 
 from gevent.event import Event
@@ -42,6 +43,7 @@ class Routes:
         self.keepers: list[Keeper] = []
         self._prober: Prober | None = None
         self._changed = Event()
+        self._preferred = 0  # the number of the pool that the operator wants
         self._waiting = 0  # sessions that wait for a seat
 
     # ------------------------------------------------------------------ seats
@@ -103,8 +105,10 @@ class Routes:
             self._greenlets.keep(self._prober.run, "the look for better pools")
 
     def _order(self) -> PoolOrder:
-        return PoolOrder([Backoff(pool.backoff_min_ms / 1e3, pool.backoff_max_ms / 1e3, self._rng)
-                          for pool in self._pools])
+        order = PoolOrder([Backoff(pool.backoff_min_ms / 1e3, pool.backoff_max_ms / 1e3, self._rng)
+                           for pool in self._pools])
+        order.prefer(self._preferred)
+        return order
 
     def wake(self) -> None:
         """Let all who wait for a seat look again."""
@@ -113,6 +117,26 @@ class Routes:
 
     def _why(self) -> str:
         return next((route.last_reason for route in self.routes if route.last_reason), "try again later")
+
+    # ------------------------------------------------------------------ the operator
+
+    def switch(self, index: int) -> int:
+        """Take all miners to this pool, and to no better one until told; make before break. How many connections to
+        pools move: where the pool cannot be had they stay, and go as soon as it can."""
+        self._preferred = index
+        if self._prober is not None:
+            self._prober.prefer(index)
+        moving = 0
+        for keeper in self.keepers:
+            keeper.prefer(index)
+            if keeper.route.is_up and keeper.index != index:
+                moving += 1
+                self._greenlets.run(partial(keeper.move, index), "the way to the pool that the operator chose")
+        return moving
+
+    def pool_of(self, route: Route) -> int | None:
+        """The number of the pool that a route is on, or tries."""
+        return next((keeper.index for keeper in self.keepers if keeper.route is route), None)
 
     # ------------------------------------------------------------------ what the keepers ask
 

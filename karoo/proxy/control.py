@@ -1,0 +1,86 @@
+"""What an operator may do to a running proxy: kick, ban, unban, switch the pool. Each is logged and in the timeline."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from karoo.pace import paced
+from karoo.policy import addresses
+from karoo.timeline import WARNING
+
+if TYPE_CHECKING:
+    from karoo.proxy.proxy import Proxy
+    from karoo.proxy.session import Session
+
+log = logging.getLogger("karoo.control")
+
+KICKED = "kicked by the operator"
+
+
+class Control:
+    """The commands. Each returns a sentence that says what was done. Raises LookupError where what it names is not
+    there, ValueError where it makes no sense, RuntimeError where it cannot be done as things are."""
+
+    def __init__(self, proxy: Proxy) -> None:
+        self._proxy = proxy
+
+    def kick(self, session: int | None = None, worker: str | None = None, by: str = "") -> str:
+        """Disconnect a session by its number, or all of a worker. They may come back."""
+        if (session is None) == (worker is None):
+            raise ValueError("name a session by its id, or a worker, and not both")
+        found: list[Session] = []
+        if session is not None:
+            one = self._proxy.sessions.get(session)
+            found = [one] if one is not None and not one.gone else []
+        elif worker is not None:
+            found = [one for one in paced(list(self._proxy.sessions.values()))
+                     if not one.gone and any(user.account.name == worker for user in one.workers.values())]
+        who = f"session {session}" if session is not None else f"worker {worker}"
+        if not found:
+            raise LookupError(f"{who} is not connected")
+        for one in found:
+            one.dismiss(KICKED)
+        return self._done("kick", f"{who} was disconnected" + (f" ({len(found)} sessions)" if worker else ""), by)
+
+    def ban(self, address: str, seconds: float | None = None, reason: str = "", by: str = "") -> str:
+        """Ban an address (IPv6: its /64) for so many seconds (None: `ratelimit.ban_duration_seconds`), and end the
+        sessions that it has."""
+        if seconds is None:
+            seconds = float(self._proxy.settings.ratelimit.ban_duration_seconds)
+        door = self._proxy.door
+        banned = door.ban(address, seconds, reason or "by the operator")
+        if banned is None:
+            if addresses.parse(address) is None:
+                raise ValueError(f"{address} is no IP address")
+            raise RuntimeError(f"{address} is in ratelimit.allow, which exempts it from bans")
+        ended = 0
+        for session in paced(list(self._proxy.sessions.values())):
+            if not session.gone and door.is_banned(session.conn.host):
+                session.end("banned by the operator")
+                ended += 1
+        log.warning("%s banned %s for %g s; %d sessions ended", by or "the operator", banned, seconds, ended)
+        return f"{banned} is banned for {seconds:g} seconds; {ended} sessions ended"
+
+    def unban(self, address: str, by: str = "") -> str:
+        """Lift a ban."""
+        if not self._proxy.door.unban(address):
+            raise LookupError(f"{address} is not banned")
+        log.warning("%s lifted the ban of %s", by or "the operator", address)
+        return f"{address} is no longer banned"
+
+    def switch_pool(self, pool: int | str, by: str = "") -> str:
+        """Take the miners to a pool, by its number (0 is the first) or name; they stay there as long as it serves."""
+        pools = [self._proxy.settings.upstream, *self._proxy.settings.backups]
+        index = pool if isinstance(pool, int) else next((n for n, one in enumerate(pools) if one.name == pool), -1)
+        if not 0 <= index < len(pools):
+            raise LookupError(f"there is no pool {pool}; there are: " + ", ".join(
+                f"{number} {one.name}" for number, one in enumerate(pools)))
+        moving = self._proxy.routes.switch(index)
+        return self._done("switch", f"{pools[index].name} is preferred" + (
+            f"; {moving} connections go there once it has sent a job" if moving else ""), by)
+
+    def _done(self, kind: str, text: str, by: str) -> str:
+        log.warning("%s: %s", by or "the operator", text)
+        self._proxy.metrics.timeline.note(kind, text[:1].upper() + text[1:], WARNING, by=by)
+        return text
