@@ -28,14 +28,16 @@ from karoo.configkinds import (
     Number,
     Table,
     Text,
+    Token,
     Whole,
+    in_networks,
     parse_address,
 )
 from karoo.configschema import Builder, Contradiction, Options, option, required, section, sections, walk
 
-__all__ = ["Accounting", "Address", "Compat", "Config", "ConfigError", "Fault", "Http", "Log", "Proxy", "Ratelimit",
-           "Shares", "Socks", "Tls", "Upstream", "Vardiff", "from_dict", "load", "loads", "parse_address",
-           "without_effect"]
+__all__ = ["Accounting", "Address", "Compat", "Config", "ConfigError", "Fault", "Http", "Log", "Metrics", "Proxy",
+           "Ratelimit", "Shares", "Socks", "Tls", "Upstream", "Vardiff", "from_dict", "in_networks", "load", "loads",
+           "parse_address", "without_effect"]
 
 DAY_MS = 86_400_000
 GIB = 1_073_741_824
@@ -183,6 +185,28 @@ class Http(Options):
     pprof: bool = option(
         False, "Whether /debug/greenlets shows the stacks of greenlets and counts of objects, to this machine only.",
         Flag())
+    token: str = option(
+        "", "The secret that commands over HTTP must carry, as Authorization: Bearer. Without one there are no "
+        "commands.", Token(), secret=True)
+    read_token: str = option(
+        "", "The secret that whoever reads the status page must know: browsers ask for it as a password, with any "
+        "user, programs send it as Authorization: Bearer. Without one everybody who reaches the address may read; "
+        "/healthz and /readyz are always open.", Token(), secret=True)
+    trusted_proxies: tuple[str, ...] = option(
+        (), "Networks of reverse proxies in front of the status page, whose X-Forwarded-For, -Proto, -Host and -Prefix "
+        "count. Those of others are ignored.", Listed(Network()))
+
+    def contradictions(self, given: Container[str]) -> Iterator[Contradiction]:
+        if self.token and self.token == self.read_token:
+            yield ("token", "read_token"), (
+                "token and read_token are the same, so that whoever may read may command: give each its own")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metrics(Options):
+    max_workers: int = option(
+        200, "How many workers /metrics names, those with the most hashrate. The rest is summed up as one, other.",
+        Whole(0, 100_000))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -290,6 +314,7 @@ class Config(Options):
         Upstream, "Pools used in turn when the one above fails. Each takes every option of upstream.",
         sample={"name": "backup", "host": "backup.example.org"})
     http: Http = section(Http, "The status page.")
+    metrics: Metrics = section(Metrics, "The figures for Prometheus, at /metrics of the status page.")
     vardiff: Vardiff = section(Vardiff, "Variable difficulty.")
     shares: Shares = section(Shares, "The checking of shares.")
     ratelimit: Ratelimit = section(Ratelimit, "Limits on connections.")

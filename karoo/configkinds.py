@@ -10,6 +10,7 @@ import ipaddress
 import json
 import math
 import re
+from collections.abc import Callable, Iterable
 from decimal import Decimal
 from typing import Generic, Literal, NamedTuple, TypeVar
 
@@ -24,6 +25,7 @@ _WHOLE = re.compile(r"-?(?:0|[1-9][0-9]*)")
 _NUMBER = re.compile(r"-?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _BARE = re.compile(r"[A-Za-z][A-Za-z0-9._-]*")
 _HOST = re.compile(r"[\w.-]{1,253}")
+_TOKEN = re.compile(r"[!-~]{16,}")
 _URL = re.compile(r"(?:([\w+.-]+)://)?(?:.*@)?(?:\[([0-9A-Fa-f:.]+)\]|([\w.-]+))(?::([0-9]+))?(?:/.*)?")
 _LONGEST_NUMBER = 40
 _LONGEST_TEXT = 1000
@@ -274,6 +276,32 @@ class Network(Kind[str]):
             addresses.network(value)
         except ValueError as error:
             raise Unfit from error
+
+
+def in_networks(texts: Iterable[str]) -> Callable[[str], bool]:
+    """Whether an address, as text, is in one of the networks, which are written as `Network` takes them."""
+    networks = addresses.Networks(addresses.network(text) for text in texts)
+
+    def holds(text: str) -> bool:
+        address = addresses.parse(text)
+        return address is not None and address in networks
+
+    return holds
+
+
+class Token(Kind[str]):
+    """A secret that programs send in an HTTP header; "" for none."""
+
+    wants = 'at least 16 visible ASCII characters without spaces, or "" for none'
+
+    def parse(self, scalar: Scalar) -> str:
+        return scalar.text
+
+    def check(self, value: str) -> None:
+        if value and not _TOKEN.fullmatch(value):
+            raise Unfit
+        if len(value) > _LONGEST_TEXT:
+            raise Unfit(f"keep it within {_LONGEST_TEXT} characters")
 
 
 class Hex(Kind[str]):

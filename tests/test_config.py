@@ -13,7 +13,21 @@ from hypothesis import strategies as st
 from karoo.config import Address, Config, ConfigError, from_dict, load, loads, parse_address, without_effect
 from karoo.configdoc import example
 from karoo.configfile import MAX_CHARS
-from karoo.configkinds import AutoOr, Choice, Flag, Hex, Host, Listed, Listen, Network, Number, Table, Text, Whole
+from karoo.configkinds import (
+    AutoOr,
+    Choice,
+    Flag,
+    Hex,
+    Host,
+    Listed,
+    Listen,
+    Network,
+    Number,
+    Table,
+    Text,
+    Token,
+    Whole,
+)
 from karoo.configschema import Option, Section, members, walk
 
 HERE = Path(__file__).parent / "config"
@@ -193,7 +207,9 @@ def test_half_a_surrogate_pair_in_json_is_a_fault():
 
 def test_secrets_are_shown_neither_by_repr_nor_by_str():
     config = from_dict({"upstream": {**POOL, "pass": "hunter2", "socks_proxy": {"password": "hunter2"}},
-                        "backups": [{**POOL, "pass": "hunter2"}]})
+                        "backups": [{**POOL, "pass": "hunter2"}],
+                        "http": {"token": "hunter2-and-more-1", "read_token": "hunter2-and-more-2"}})
+    assert config.http.token == "hunter2-and-more-1"
     assert config.upstream.password == config.upstream.socks_proxy.password == "hunter2"
     assert "hunter2" not in repr(config) + str(config)
 
@@ -409,6 +425,7 @@ def of_kind(kind):
         Table: lambda: st.dictionaries(words, of_kind(kind.value), max_size=5).filter(
             lambda table: len({name.lower() for name in table}) == len(table)),
         Text: lambda: words,
+        Token: lambda: st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=16, max_size=50),
     }[type(kind)]()
 
 
@@ -432,7 +449,7 @@ def test_a_config_from_dict_comes_back_from_its_own_values_and_as_yaml_and_json(
     try:
         config = from_dict(tree)
     except ConfigError as error:  # options that are each fine may still contradict one another
-        kinds = ("below", "between", "contradicts", "without a", "without checked shares")
+        kinds = ("below", "between", "contradicts", "without a", "without checked shares", "are the same")
         assert all(any(kind in fault.sentence for kind in kinds) for fault in error.faults)
         return
     assert from_dict(as_dict(config)) == config
