@@ -57,7 +57,8 @@ setup(
         "PySocks>=1.7.1",
     ],
     extras_require={
-        "dev": ["pytest", "hypothesis", "mock", "ruff", "mypy", "types-PyYAML", "matplotlib>=3.10"],
+        "dev": ["pytest", "hypothesis", "mock", "ruff", "mypy", "types-PyYAML", "matplotlib>=3.10", "schemathesis",
+                "selenium", "websockets"],
     },
     # Left out where there is no compiler: the Python in its place does the same, slower.
     ext_modules=[Extension("karoo._speed", ["karoo/_speed.c"], extra_compile_args=["-O2"], optional=True)],

@@ -135,7 +135,7 @@ def _run(args: argparse.Namespace) -> int:
     from karoo import config, service
     from karoo.net.listener import ListenError
     try:
-        return service.run(config.load(args.config))
+        return service.run(config.load(args.config), args.config)
     except config.ConfigError as faults:
         return _fail(str(faults), EX_CONFIG)
     except ListenError as failure:

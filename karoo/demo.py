@@ -78,7 +78,7 @@ def _start_miner(port: int, name: str, agent: str, hashrate: int, rolling: bool)
 
 def _greet(pool_port: int, stratum_port: int, http_port: int, database: str) -> None:
     log.info("pool: stratum+tcp://127.0.0.1:%d, proxy: stratum+tcp://127.0.0.1:%d", pool_port, stratum_port)
-    log.info("%d miners start; see http://127.0.0.1:%d/status, end with Ctrl-C", len(MINERS), http_port)
+    log.info("%d miners start; see http://127.0.0.1:%d/, end with Ctrl-C", len(MINERS), http_port)
     log.info("what each did: karoo report --database %s", database)
 
 

@@ -10,7 +10,9 @@ import signal  # noqa: E402
 import pytest  # noqa: E402  (after the patching)
 from hypothesis import settings  # noqa: E402
 
+from karoo import service  # noqa: E402
 from karoo.policy.vardiff import Vardiff  # noqa: E402
+from karoo.web.server import WebServer  # noqa: E402
 from tests.programs import Program  # noqa: E402
 from tests.site import Site  # noqa: E402
 
@@ -50,3 +52,20 @@ def site():
         site.check()
     finally:
         site.close()
+
+
+@pytest.fixture
+def page():
+    """Starts a web server over a proxy, with all that it shows."""
+    parts = []
+
+    def start(proxy, path=None):
+        app, live = service.web_of(proxy, path)
+        server = WebServer("127.0.0.1", 0, app)
+        server.start()
+        parts.append((server, live))
+        return server
+    yield start
+    for server, live in parts:
+        live.stop()
+        server.stop()

@@ -85,7 +85,7 @@ def test_run_serves_miners_and_pages_and_ends_by_a_signal(karoo, tmp_path, site,
                          proxy={"listen": "127.0.0.1:0", "write_buf": 8192},
                          http={"listen": "127.0.0.1:0", "pprof": True})
     program = karoo("-c", path)
-    page = program.wait_for(r"(http://127.0.0.1:\d+)/status").group(1)
+    page = program.wait_for(r"(http://127\.0\.0\.1:\d+)/").group(1)
     port = program.wait_for(r"miners may connect to 127.0.0.1:(\d+)").group(1)
     assert "proxy.write_buf is set, but never has an effect" in program.text
     miner = karoo("simulate-miner", f"stratum+tcp://127.0.0.1:{port}", "--user", "a.rig", "--shares", 3, "--count", 2)
@@ -102,7 +102,7 @@ def test_run_serves_miners_and_pages_and_ends_by_a_signal(karoo, tmp_path, site,
 def test_status_has_the_fields_of_the_original(karoo, tmp_path, site):
     pool = site.pool(difficulty=1e-6)
     program = karoo("-c", configuration(tmp_path, upstream={"host": "127.0.0.1", "port": pool.port, "user": "w"}))
-    page = program.wait_for(r"(http://127.0.0.1:\d+)/status").group(1)
+    page = program.wait_for(r"(http://127\.0\.0\.1:\d+)/").group(1)
     port = int(program.wait_for(r"miners may connect to 127.0.0.1:(\d+)").group(1))
     empty = json.loads(get(f"{page}/status"))
     assert (empty["upstream"], empty["extranonce1"], empty["clients"]) == (False, "", [])
@@ -139,7 +139,7 @@ def test_check_connect_reports_what_a_pool_gives(karoo, tmp_path, site):
 
 def test_demo_shows_accepted_shares_and_leaves_nothing_behind(karoo):
     program = karoo("demo", "--stratum-port", 0, "--http-port", 0, "--pool-port", 0)
-    page = program.wait_for(r"(http://127.0.0.1:\d+)/status").group(1)
+    page = program.wait_for(r"(http://127\.0\.0\.1:\d+)/").group(1)
     program.wait_for(r"karoo.sim.miner demo\.\w+: accepted", 15)
     for name in ("esp32", "bitaxe", "rack"):
         program.wait_for(rf"authorized as {name}", 15)

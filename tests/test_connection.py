@@ -16,7 +16,7 @@ from gevent.event import Event
 
 from karoo.net.connection import Connection, LineTooLong
 from karoo.proxy import proxy as proxy_module
-from karoo.web.app import debug_text
+from karoo.web.debug import debug_text
 from tests.fuzz import living_greenlets
 
 PATIENCE = 10.0

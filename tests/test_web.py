@@ -1,37 +1,23 @@
 """The status page's server, beside miners at work."""
 
+import http.client
 import json
 import socket
-from contextlib import suppress
+from contextlib import closing, suppress
 from time import monotonic
 
 import pytest
 
-from karoo.net.listener import ListenError
-from karoo.web import app as web
+from karoo.net.listener import ListenError, listening_socket
+from karoo.web import server as web_server
 
 
-@pytest.fixture
-def page(site):
-    """A web server over a live proxy."""
-    servers = []
-
-    def start(proxy, **options):
-        status = web.Status(proxy.snapshot, proxy.session_snapshots, proxy.worker_snapshots, proxy.settings)
-        server = web.WebServer("127.0.0.1", 0, web.create_app(status, **{"debug_page": False, **options}))
-        server.start()
-        servers.append(server)
-        return server
-    yield start
-    for server in servers:
-        server.stop()
-
-
-def ask(server, path, more=""):
-    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as sock:
-        sock.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{more}\r\n".encode())
-        head, _, body = b"".join(iter(lambda: sock.recv(65536), b"")).partition(b"\r\n\r\n")
-    return head.decode(), body.decode()
+def ask(server, path):
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+    with closing(connection):
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return f"HTTP/1.1 {answer.status} {answer.reason}\r\n{answer.headers}", answer.read().decode()
 
 
 def test_status_is_one_json_object_with_every_miner(site, page):
@@ -49,8 +35,7 @@ def test_status_is_one_json_object_with_every_miner(site, page):
 
 
 def test_unknown_pages_are_not_found_and_the_debug_page_only_where_it_is_asked_for(site, page):
-    proxy = site.proxy(site.pool())
-    plain, debug = page(proxy), page(proxy, debug_page=True)
+    plain, debug = page(site.proxy(site.pool())), page(site.proxy(site.pool(), http={"pprof": True}))
     assert ask(plain, "/nothing")[0].startswith("HTTP/1.1 404")
     assert ask(plain, "/debug/greenlets")[0].startswith("HTTP/1.1 404")
     head, body = ask(debug, "/debug/greenlets")
@@ -58,7 +43,7 @@ def test_unknown_pages_are_not_found_and_the_debug_page_only_where_it_is_asked_f
 
 
 def test_a_peer_that_says_nothing_is_let_go_without_a_traceback(site, page, monkeypatch):
-    monkeypatch.setattr(web, "REQUEST_SECONDS", 0.2)
+    monkeypatch.setattr(web_server, "REQUEST_SECONDS", 0.2)
     server = page(site.proxy(site.pool()))
     with socket.create_connection(("127.0.0.1", server.port), timeout=5) as silent:
         silent.sendall(b"GET /healthz HT")
@@ -70,7 +55,7 @@ def test_a_peer_that_says_nothing_is_let_go_without_a_traceback(site, page, monk
 
 
 def test_a_request_that_comes_byte_by_byte_holds_no_place_for_long(site, page, monkeypatch):
-    monkeypatch.setattr(web, "REQUEST_SECONDS", 0.3)
+    monkeypatch.setattr(web_server, "REQUEST_SECONDS", 0.3)
     server = page(site.proxy(site.pool()))
     with socket.create_connection(("127.0.0.1", server.port), timeout=5) as slow:
         slow.sendall(b"GET /healthz HTTP/1.1\r\n")
@@ -80,7 +65,7 @@ def test_a_request_that_comes_byte_by_byte_holds_no_place_for_long(site, page, m
             slow.sendall(b"x")
             with suppress(TimeoutError):
                 answer = slow.recv(1000)
-        assert answer.startswith(b"HTTP/1.1 400") and monotonic() - began < 2
+        assert answer.startswith(b"HTTP/1.1 408") and monotonic() - began < 2
     assert ask(server, "/healthz")[1] == "ok\n"
     assert not site.logged("Traceback")
 
@@ -89,4 +74,4 @@ def test_an_address_in_use_is_a_clear_error():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(ListenError, match=f"127.0.0.1:{port}.*in use"):
-            web.listening_socket("127.0.0.1", port)
+            listening_socket("127.0.0.1", port)

@@ -1,218 +1,98 @@
-"""What operators see over HTTP: /healthz, /status, and with `http.pprof` a debug page."""
+"""What operators see over HTTP: the page, the API, /status, /metrics, probes. Wired here, built in the other modules.
+
+All of it sees the proxy through a `proxy.view.View` and changes it through a `proxy.control.Control`, which
+`karoo.service` hands in.
+"""
 
 from __future__ import annotations
 
-import gc
-import logging
-import sys
-import traceback
-from collections import Counter
-from collections.abc import Callable, Iterator
-from time import monotonic
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-import gevent
-import ujson
-from flask import Flask, Response, abort, redirect, request
-from gevent.pool import Pool
-from gevent.pywsgi import WSGIHandler, WSGIServer
-from greenlet import greenlet
+from flask import Flask, Response, request, send_from_directory
+from werkzeug.exceptions import HTTPException
 
 from karoo import config
-from karoo.net.listener import Frugal, listening_socket
-from karoo.pace import paced
+from karoo.web import asked
+from karoo.web.access import install
+from karoo.web.api import create_api
+from karoo.web.asked import BadRequest
+from karoo.web.cached import Cached
+from karoo.web.debug import add_debug_page
+from karoo.web.live import Live
+from karoo.web.prometheus import Exposition
+from karoo.web.status import Status
 
-log = logging.getLogger("karoo.web")
-
-CACHE_SECONDS = 1.0
-WORKERS_CACHE_SECONDS = 10.0  # their hashrates change about as often
-MAX_STACKS = 200
-REQUEST_SECONDS = 10.0  # silence allowed to whoever asks for a page
-MAX_CONNECTIONS = 64  # pages asked for at a time; further ones wait
-
-Snapshot = Callable[[], dict[str, Any]]
-Snapshots = Callable[[], Iterator[dict[str, Any]]]
-
-
-class Status:
-    """The answer of /status: the original Karoo's fields, and what this one knows besides. Built once a second, the
-    workers' accounts every ten."""
-
-    def __init__(self, snapshot: Snapshot, sessions: Snapshots, workers: Snapshots, settings: config.Config) -> None:
-        self._snapshot, self._sessions, self._workers, self._settings = snapshot, sessions, workers, settings
-        self._workers_text, self._workers_at = "", float("-inf")
-        self._built_at = float("-inf")
-        self._text = ""
-        self._building: gevent.Greenlet | None = None
-
-    def text(self) -> str:
-        """JSON; at most a second old."""
-        if monotonic() - self._built_at > CACHE_SECONDS:
-            if self._building is None:  # everybody who asks meanwhile waits for the same one
-                self._building = gevent.spawn(self._build)
-            self._building.get()
-        return self._text
-
-    def _build(self) -> None:
-        """In slices, so that no share is delayed for a page."""
-        try:
-            texts, active, difficulty = [], 0, 0.0
-            addresses: Counter[str] = Counter()
-            for client in paced(self._sessions()):
-                texts.append(_dumps(client))
-                active += client["diff"] > 0
-                difficulty += client["diff"]
-                addresses[client["ip"].rpartition(":")[0]] += 1
-            state = self._snapshot()
-            rest = self._original(state) | {
-                "vardiff": self._vardiff(len(texts), active, difficulty, state["accounts"]["shares_per_second"]),
-                "ratelimit": self._ratelimit(len(texts), len(addresses), state["banned_ips"]), **state}
-            if monotonic() - self._workers_at > WORKERS_CACHE_SECONDS:
-                self._workers_text = ",".join([_dumps(worker) for worker in paced(self._workers(), 50)])
-                self._workers_at = monotonic()
-            self._text = (f'{_dumps(rest)[:-1]},"workers":[{self._workers_text}],'
-                          f'"clients":[{",".join(texts)}]}}\n')
-            self._built_at = monotonic()
-        finally:
-            self._building = None
-
-    def _original(self, state: dict[str, Any]) -> dict[str, Any]:
-        """The fields that the original Karoo's page has, of the first pool connection that is up."""
-        route = next((one for one in state["routes"] if one["up"]), state["routes"][0] if state["routes"] else {})
-        return {"upstream": bool(route.get("up")), "extranonce1": route.get("extranonce1", ""),
-                "extranonce2_size": route.get("extranonce2_size", 0), "last_diff": route.get("difficulty", 0),
-                "shares_ok": state["accounts"]["accepted"], "shares_bad": state["accounts"]["rejected"]}
-
-    def _vardiff(self, clients: int, active: int, difficulty: float, shares: float) -> dict[str, Any]:
-        settings = self._settings.vardiff
-        return {"total_clients": clients, "active_clients": active, "avg_difficulty": difficulty / max(active, 1),
-                "avg_shares_per_sec": shares / max(active, 1), "target_seconds": settings.target_seconds,
-                "min_difficulty": settings.min_diff, "max_difficulty": settings.max_diff}
-
-    def _ratelimit(self, clients: int, addresses: int, banned: int) -> dict[str, Any]:
-        settings = self._settings.ratelimit
-        return {"total_ips": addresses, "total_active": clients, "banned_ips": banned,
-                "max_per_ip": settings.max_connections_per_ip, "max_per_minute": settings.max_connections_per_minute,
-                "ban_duration_sec": settings.ban_duration_seconds}
+STATIC = Path(__file__).parent / "static"
+SUMMARY_FRESH = 0.9  # seconds; open pages are told every second
 
 
-def _dumps(value: Any) -> str:
-    return ujson.dumps(value, escape_forward_slashes=False)
-
-
-def create_app(status: Status, *, debug_page: bool) -> Flask:
-    """The Flask application; `debug_page` adds /debug/greenlets, for requests from this machine only."""
+def create_app(view: Any, control: Any, status: Status, settings: config.Config,
+               reload: Callable[[str], dict[str, Any]] | None = None) -> tuple[Flask, Live]:
+    """The Flask application, and what keeps its open pages up to date. Commands are there when `http.token` is set;
+    `reload` is the one that reads the configuration again, told who asked."""
+    http = settings.http
+    summary = Cached(view.summary, SUMMARY_FRESH)
+    live = Live(summary.get, lambda after: view.events(after)[::-1])
     app = Flask("karoo.web", static_folder=None)
+    app.url_map.strict_slashes = False
+    app.register_blueprint(create_api(view, summary.get, control if http.token else None, reload))
+    _add_probes(app, view)
+    _add_texts(app, status, Exposition(view.figures, view.workers.strongest, settings.metrics.max_workers))
+    _add_page(app, live)
+    if http.pprof:
+        add_debug_page(app)
+    install(app, http)
+    app.register_error_handler(BadRequest, asked.failed)
+    app.register_error_handler(HTTPException, _as_json)
+    return app, live
 
-    @app.get("/")
-    def front() -> Any:
-        return redirect("status")
 
+def _as_json(failure: HTTPException) -> Response:
+    """What Flask itself refuses, in the shape of the API's errors."""
+    code = (failure.name or "error").lower().replace(" ", "_")
+    message = failure.description or failure.name
+    answer = asked.answer({"error": {"code": code, "message": message}}, failure.code or 500)
+    answer.headers.extend((name, value) for name, value in failure.get_headers() if name != "Content-Type")
+    return answer
+
+
+def _add_probes(app: Flask, view: Any) -> None:
     @app.get("/healthz")
     def healthz() -> Response:
         return Response("ok\n", mimetype="text/plain")
 
+    @app.get("/readyz")
+    def readyz() -> Response:
+        why = view.not_ready()
+        return Response(f"{why or 'ready'}\n", 503 if why else 200, mimetype="text/plain")
+
+
+def _add_texts(app: Flask, status: Status, exposition: Exposition) -> None:
     @app.get("/status")
     def show_status() -> Response:
-        return Response(status.text(), mimetype="application/json")
+        asked.only("limit", "offset", "clients")
+        clients = asked.choice("clients", "1", ("0", "1")) == "1"
+        limit = asked.number("limit", asked.LARGEST, 1, asked.LARGEST)
+        return Response(status.pieces(clients, asked.number("offset", 0, 0, asked.LARGEST), limit),
+                        mimetype="application/json")
 
-    if debug_page:
-        @app.get("/debug/greenlets")
-        def greenlets() -> Response:
-            if request.remote_addr not in ("127.0.0.1", "::1"):
-                abort(403)
-            return Response(debug_text(), mimetype="text/plain; charset=utf-8")
-
-    @app.after_request
-    def harden(response: Response) -> Response:
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        response.headers["Cache-Control"] = "no-store"
-        return response
-
-    return app
+    @app.get("/metrics")
+    def metrics() -> Response:
+        text, kind = exposition.text(request.headers.get("Accept", ""))
+        return Response(text, content_type=kind)
 
 
-def debug_text() -> str:
-    """What an operator sends along with a bug report: counts of objects, and where every greenlet stands."""
-    frozen = gc.get_freeze_count()
-    if frozen:  # else what the proxy keeps out of the collector's sight is not among them
-        gc.unfreeze()
-    objects = gc.get_objects()
-    if frozen:
-        gc.collect(0)  # what is garbage now would be so for ever
-        gc.freeze()
-    kinds = Counter(type(one).__name__ for one in objects)
-    stacks: Counter[str] = Counter()
-    for one in objects:
-        if isinstance(one, greenlet) and one and one.gr_frame is not None:
-            stacks["".join(traceback.format_stack(one.gr_frame))] += 1
-    stacks["".join(traceback.format_stack(sys._getframe()))] += 1
-    lines = [f"{sum(stacks.values())} greenlets at {len(stacks)} places, {len(objects)} objects, "
-             f"collections {gc.get_count()}", ""]
-    lines += [f"{count:>8} {name}" for name, count in kinds.most_common(30)]
-    for stack, count in stacks.most_common(MAX_STACKS):
-        lines += ["", f"--- {count} greenlets", stack.rstrip()]
-    return "\n".join(lines) + "\n"
+def _add_page(app: Flask, live: Live) -> None:
+    @app.route("/live", websocket=True)
+    def updates() -> Response:
+        return live.answer()
 
+    @app.get("/")
+    def front() -> Response:
+        return send_from_directory(STATIC, "index.html")
 
-class _Log:
-    """pywsgi writes its lines here."""
-
-    def __init__(self, level: int) -> None:
-        self._level = level
-
-    def write(self, text: str) -> None:
-        if text.strip():
-            log.log(self._level, "%s", text.strip())
-
-
-class _Handler(WSGIHandler):
-    """pywsgi knows no timeout: a peer that says nothing, or a byte now and then, would hold its connection for ever."""
-
-    _head: gevent.Timeout | None = None
-
-    def handle(self) -> None:
-        self.socket.settimeout(REQUEST_SECONDS)
-        try:
-            super().handle()
-        except TimeoutError:
-            log.debug("%s sent no request within %g s", self.client_address, REQUEST_SECONDS)
-        finally:
-            if self._head is not None:
-                self._head.cancel()
-
-    def read_requestline(self) -> str:
-        """One deadline for the whole head of a request: the line, here, and what follows it."""
-        self._head = gevent.Timeout.start_new(REQUEST_SECONDS, TimeoutError)
-        return super().read_requestline()  # type: ignore[no-any-return]
-
-    def read_request(self, raw_requestline: str) -> bool:
-        """As pywsgi's, under that deadline; what is late is answered as what is faulty (raises ValueError)."""
-        try:
-            return super().read_request(raw_requestline)  # type: ignore[no-any-return]
-        except TimeoutError:
-            raise ValueError(f"no whole request within {REQUEST_SECONDS:g} s") from None
-        finally:
-            if self._head is not None:
-                self._head.cancel()
-
-
-class _Server(Frugal, WSGIServer):
-    """pywsgi's server, which also stands a lack of descriptors."""
-
-
-class WebServer:
-    """The HTTP server in the proxy's process. Raises ListenError when the address cannot be had."""
-
-    def __init__(self, host: str, port: int, app: Flask) -> None:
-        sock = listening_socket(host, port)
-        self.host, self.port = sock.getsockname()[:2]
-        self._server = _Server(sock, app, spawn=Pool(MAX_CONNECTIONS), handler_class=_Handler,
-                               log=_Log(logging.DEBUG), error_log=_Log(logging.ERROR))
-
-    def start(self) -> None:
-        self._server.start()
-        log.info("status page on http://%s:%d/status", self.host, self.port)
-
-    def stop(self) -> None:
-        self._server.stop(timeout=1)
+    @app.get("/static/<path:name>")
+    def static_file(name: str) -> Response:
+        return send_from_directory(STATIC, name)
