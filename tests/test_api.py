@@ -141,7 +141,7 @@ def test_a_worker_s_last_shares_are_explained(site, farm):
     assert miner.submit(miner.find_share(POOL_DIFFICULTY)) is not True
     shares = api.get("workers/rig")["recent_shares"]
     assert [(one["verdict"], one["by"], one["reason"], one["words"]) for one in shares] == [
-        ("rejected", "pool", "code 23", shares[0]["words"]), ("accepted", "pool", "", ""),
+        ("rejected", "pool", "pool: 23", shares[0]["words"]), ("accepted", "pool", "", ""),
         ("rejected", "proxy", "duplicate", ""), ("accepted", "proxy", "", "")]
     assert "ifficulty" in shares[0]["words"]
     assert all(one["job"] == miner.job.notify.job_id for one in shares)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import Any, TypeVar
 
-from karoo.pace import paced
+from karoo.readers import paced
 
 AT_ONCE = 100  # things between two pauses; their keys take a quarter of a millisecond
-_RUN = 500  # things that are sorted in one go
+_RUN = 500  # things that are sorted in one go: 0.1 ms
 
 Thing = TypeVar("Thing")
 
@@ -17,24 +18,17 @@ Thing = TypeVar("Thing")
 def page(things: Iterable[Thing], key: Callable[[Thing], Any], descending: bool, offset: int,
          limit: int) -> tuple[int, list[Thing]]:
     """How many there are, and those on places `offset` to `offset + limit` by their keys. Things with like keys stay in
-    their order."""
-    runs: list[list[tuple[Any, int, Thing]]] = [[]]
-    sign = -1 if descending else 1
-    for place, thing in enumerate(paced(things, AT_ONCE)):
-        if len(runs[-1]) == _RUN:
-            runs.append([])
-        runs[-1].append((key(thing), sign * place, thing))
-    for run in paced(runs, 1):
-        run.sort(key=_order, reverse=descending)
-    merged = heapq.merge(*runs, key=_order, reverse=descending)
-    found: list[Thing] = []
-    for place, (_, _, thing) in enumerate(paced(merged, AT_ONCE)):
-        if place >= offset + limit:
-            break
-        if place >= offset:
-            found.append(thing)
-    return sum(map(len, runs)), found
+    their order.
 
-
-def _order(entry: tuple[Any, int, Any]) -> tuple[Any, int]:
-    return entry[:2]
+    Sorted are numbers, not tuples of key and thing: ten thousand of these had the collector of garbage look through the
+    whole process every few seconds (a stop of 14 ms), and numbers it does not count.
+    """
+    found, keys = list[Thing](), list[Any]()
+    for thing in paced(things, AT_ONCE):
+        found.append(thing)
+        keys.append(key(thing))
+    key_of = keys.__getitem__
+    runs = [sorted(range(first, min(first + _RUN, len(keys))), key=key_of, reverse=descending)
+            for first in paced(range(0, len(keys), _RUN), 1)]
+    merged = paced(heapq.merge(*runs, key=key_of, reverse=descending), AT_ONCE // 2)
+    return len(found), [found[place] for place in islice(merged, offset, offset + limit)]

@@ -139,7 +139,7 @@ def settle(session: Session, pending: PendingShare, verdict: Verdict) -> None:
     session.rejected += 1
     if verdict.of_pool:
         accounts.pool_refused(account, pays, verdict.code, verdict.text, pending.waited)
-        _show_verdict(session, pending, pays, REFUSED_BY_POOL).explain(f"code {verdict.code}", verdict.text)
+        _show_verdict(session, pending, pays, REFUSED_BY_POOL).explain(f"pool: {verdict.code}", verdict.text)
         session.log_rejected("share rejected by the pool: %d %s", verdict.code, verdict.text)
     else:
         accounts.refused(account, verdict.text, monotonic())

@@ -17,8 +17,8 @@ from karoo.accounting import summary
 from karoo.accounting.faults import LedgerError
 from karoo.accounting.ledger import open_reader
 from karoo.accounting.series import RANGES, UNITS, Point, series
-from karoo.pace import paced
 from karoo.proxy.workersview import SESSION_SORTS, SORTS, STATES, WorkersView, session_row, sessions_page
+from karoo.readers import paced
 from karoo.timeline import KINDS
 
 if TYPE_CHECKING:
@@ -122,7 +122,8 @@ class View:
     def sessions(self, sort: str, descending: bool, text: str, worker: str, offset: int,
                  limit: int) -> tuple[int, list[dict[str, Any]]]:
         """How many there are, and one page; see `sessions_page`."""
-        return sessions_page(self._proxy.sessions, sort, descending, text, worker, offset, limit)
+        with self.workers.walking:
+            return sessions_page(self._proxy.sessions, sort, descending, text, worker, offset, limit)
 
     def pools(self) -> list[dict[str, Any]]:
         """Each configured pool in order, with the connections to it."""

@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator, Mapping
 from time import monotonic, time
 from typing import Any
 
+from gevent.lock import RLock
+
 from karoo.accounting import summary
 from karoo.accounting.account import NOBODY, OTHER, Account, Accounts
-from karoo.pace import paced
 from karoo.proxy.pick import page
 from karoo.proxy.session import Session
+from karoo.readers import paced
 from karoo.stratum import difficulty as dif
 
 SILENT_AFTER = 300.0  # seconds without a share, after which a miner that is connected counts as silent
@@ -20,6 +22,7 @@ PAST_AFTER = 86_400.0  # seconds, after which a worker that is gone is counted n
 ONLINE, SILENT, GONE, PAST = "online", "silent", "gone", "past"
 STATES = (ONLINE, SILENT, GONE, PAST)
 FRESH = 1.0  # seconds for which what was gathered by a walk over all is shown
+ROWS = 5  # of a table, in a slice: 0.2 ms
 NO_WORKERS = (NOBODY, OTHER)  # accounts that are nobody's
 
 
@@ -38,13 +41,18 @@ def state_of(account: Account, now: float) -> str:
 
 
 class WorkersView:
-    """Plain data of the accounts and of the sessions that work for them."""
+    """Plain data of the accounts and of the sessions that work for them.
+
+    Pages of a table are made one after the other, under ``walking``: each holds a megabyte meanwhile.
+    """
 
     def __init__(self, accounts: Accounts, sessions: Mapping[int, Session]) -> None:
         self._accounts, self._sessions = accounts, sessions
-        self._by_worker: dict[str, list[Session]] = {}
+        self.walking = RLock()
+        self._newest_of: dict[str, Session] = {}
+        self._all_of: dict[str, list[Session]] = {}  # of who has several; few do, and the lists cost the collector
         self._states = dict.fromkeys(STATES, 0)
-        self._gathered_at = -math.inf
+        self._gathering, self._gathered_at = RLock(), -math.inf
 
     # ------------------------------------------------------------------ all
 
@@ -54,24 +62,31 @@ class WorkersView:
         return self._states
 
     def _gather(self) -> None:
-        """Walk over all, once a second at most."""
-        now = monotonic()
-        if now - self._gathered_at < FRESH:
-            return
-        self._gathered_at = now  # whoever comes meanwhile sees what was gathered before
-        by_worker: dict[str, list[Session]] = {}
-        for session in paced(list(self._sessions.values())):
-            for worker in session.workers.values():
-                by_worker.setdefault(worker.account.name, []).append(session)
-        unix = time()
-        counts = Counter(state_of(account, unix) for account in paced(list(self._accounts.workers.values()))
-                         if account.name not in NO_WORKERS)
-        self._by_worker, self._states = by_worker, {state: counts[state] for state in STATES}
+        """Walk over all, once a second at most; whoever comes meanwhile waits."""
+        with self._gathering:
+            if monotonic() - self._gathered_at < FRESH:
+                return
+            newest_of: dict[str, Session] = {}
+            all_of: dict[str, list[Session]] = {}
+            for session in paced(list(self._sessions.values())):
+                for worker in session.workers.values():
+                    name = worker.account.name
+                    if name in newest_of:
+                        all_of.setdefault(name, [newest_of[name]]).append(session)
+                    newest_of[name] = session
+            unix = time()
+            counts = Counter(state_of(account, unix) for account in paced(list(self._accounts.workers.values()))
+                             if account.name not in NO_WORKERS)
+            self._newest_of, self._all_of = newest_of, all_of
+            self._states = {state: counts[state] for state in STATES}
+            self._gathered_at = monotonic()
 
     def sessions_of(self, name: str) -> list[Session]:
         """The sessions that work for a worker, the oldest first."""
         self._gather()
-        return [session for session in self._by_worker.get(name, ()) if not session.gone]
+        one = self._newest_of.get(name)
+        sessions = self._all_of.get(name) or ([one] if one is not None else [])
+        return [session for session in sessions if not session.gone]
 
     # ------------------------------------------------------------------ a page of them
 
@@ -88,8 +103,9 @@ class WorkersView:
                         not state or state_of(account, unix) == state):
                     yield account
 
-        total, found = page(matches(), lambda account: SORTS[sort](self, account, unix), descending, offset, limit)
-        return total, [self.row(account, unix) for account in paced(found, 25)]
+        with self.walking:
+            total, found = page(matches(), lambda account: SORTS[sort](self, account, unix), descending, offset, limit)
+            return total, [self.row(account, unix) for account in paced(found, ROWS)]
 
     def row(self, account: Account, unix: float) -> dict[str, Any]:
         """A worker in a line of the table; `unix` is the present."""
@@ -111,8 +127,7 @@ class WorkersView:
         }
 
     def _newest(self, account: Account) -> Session | None:
-        sessions = self._by_worker.get(account.name)
-        return sessions[-1] if sessions and account.sessions else None
+        return self._newest_of.get(account.name) if account.sessions else None
 
     def _device(self, account: Account) -> str:
         newest = self._newest(account)
@@ -246,4 +261,4 @@ def sessions_page(sessions: Mapping[int, Session], sort: str, descending: bool, 
                 yield session
 
     total, found = page(matches(), SESSION_SORTS[sort], descending, offset, limit)
-    return total, [session_row(session) for session in paced(found, 25)]
+    return total, [session_row(session) for session in paced(found, ROWS)]

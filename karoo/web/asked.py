@@ -9,7 +9,10 @@ from typing import Any
 import ujson
 from flask import Response, request
 
+from karoo.readers import paced
+
 MOST = 100  # things on a page
+ITEMS_AT_ONCE = 25  # of them that are written as JSON in a slice: 0.1 ms
 LARGEST = 1_000_000_000
 MAX_TEXT = 200
 LONGEST_BAN = 31_536_000  # seconds
@@ -50,7 +53,11 @@ def answer(value: Any, status: int = 200) -> Response:
 
 def dumps(value: Any) -> str:
     """JSON in one line. Names may hold anything: what a page would take for markup is written as \\u003c."""
-    return ujson.dumps(value, escape_forward_slashes=False, encode_html_chars=True, allow_nan=False) + "\n"
+    return _dumps(value) + "\n"
+
+
+def _dumps(value: Any) -> str:
+    return ujson.dumps(value, escape_forward_slashes=False, encode_html_chars=True, allow_nan=False)
 
 
 def failed(failure: BadRequest) -> Response:
@@ -109,8 +116,10 @@ def page(sorts: Collection[str] = (), default: str = "", descending: bool = Fals
 
 
 def listed(part: Page, total: int, items: list[dict[str, Any]]) -> Response:
-    """A page of a list."""
-    return answer({"total": total, "limit": part.limit, "offset": part.offset, "items": items})
+    """A page of a list, written in slices: a hundred workers with their trends are 70 kB."""
+    head = _dumps({"total": total, "limit": part.limit, "offset": part.offset})[:-1]
+    texts = ",".join([_dumps(item) for item in paced(items, ITEMS_AT_ONCE)])
+    return Response(f'{head},"items":[{texts}]}}\n', mimetype="application/json")
 
 
 def cut(part: Page, everything: list[dict[str, Any]]) -> Response:
