@@ -101,7 +101,7 @@ class Metrics:
     upstream_dials: int = 0
     upstream_losses: Tally = field(default_factory=Tally)
     unexpected_answers: int = 0  # from pools, to ids that were never asked or answered before
-    pool_faults: dict[str, tuple[str, float]] = field(default_factory=dict)  # pool -> why it failed last, when (Unix)
+    pool_faults: dict[int, tuple[str, float]] = field(default_factory=dict)  # pool -> why it failed last, Unix seconds
     failovers: int = 0  # the miners were taken to another pool
     bans: int = 0
     vardiff_changes: int = 0  # difficulties told to miners after their first one

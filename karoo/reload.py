@@ -11,6 +11,7 @@ from karoo import log as logs
 from karoo.config import Config
 from karoo.configschema import walk
 from karoo.proxy.proxy import Proxy
+from karoo.timeline import WARNING
 
 log = logging.getLogger("karoo")
 
@@ -40,6 +41,8 @@ class Reloader:
         except config.ConfigError as faults:
             log.error("%s asked for the configuration to be read again, but it is faulty:\n%s", by or "the operator",
                       faults)
+            self._proxy.metrics.timeline.note("reload", "The configuration was not read again: the file is faulty",
+                                              WARNING, by=by)
             raise NoReload(str(faults)) from None
         changed: dict[str, list[str]] = {"changed": [], "needs_restart": []}
         for path, old_text, new_text in differences(self._proxy.settings, new):

@@ -5,17 +5,19 @@ The log tells the same and more; this is what pages show, by kind and in order.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator
+from collections import Counter, deque
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from time import time
 from typing import Any
 
+from karoo.log import clean
+
 INFO, WARNING, CRITICAL = "info", "warning", "critical"
-KINDS = ("start", "stop", "pool up", "pool lost", "failover", "job", "block", "ban", "unban", "cut", "full", "kick",
-         "switch", "reload", "ledger", "bug")
+KINDS = ("start", "stop", "pool up", "pool lost", "failover", "block", "ban", "unban", "cut", "full", "kick", "switch",
+         "reload", "ledger", "bug")
 KEPT = 1000
-KEPT_CUTS = 200  # of them that tell of a cut: a crowd of bad miners must not push the others out
+KEPT_OF_CROWDS = {"cut": 200, "ban": 200, "unban": 100}  # a crowd of bad miners must not push all else out
 MAX_TEXT = 500  # characters; reasons may hold a peer's own words
 
 
@@ -41,7 +43,7 @@ class Timeline:
 
     def __init__(self) -> None:
         self._happenings: deque[Happening] = deque()
-        self._cuts = 0
+        self._crowds = Counter[str]()  # how many are kept, by kind
         self.last_id = 0
 
     def note(self, kind: str, text: str, severity: str = INFO, **details: Any) -> None:
@@ -49,22 +51,28 @@ class Timeline:
         if kind not in KINDS:
             raise ValueError(f"{kind!r} is no kind of happening")
         self.last_id += 1
-        self._happenings.append(Happening(self.last_id, time(), kind, severity, text[:MAX_TEXT], details))
-        if kind == "cut":
-            self._cuts += 1
-            if self._cuts > KEPT_CUTS:
-                self._forget(next(one for one in self._happenings if one.kind == "cut"))
+        shown = {name: _shown(value) if isinstance(value, str) else value for name, value in details.items()}
+        self._happenings.append(Happening(self.last_id, time(), kind, severity, _shown(text), shown))
+        self._crowds[kind] += 1
+        if self._crowds[kind] > KEPT_OF_CROWDS.get(kind, KEPT):
+            self._forget(next(one for one in self._happenings if one.kind == kind))
         if len(self._happenings) > KEPT:
             self._forget(self._happenings[0])
 
     def _forget(self, happening: Happening) -> None:
         self._happenings.remove(happening)
-        self._cuts -= happening.kind == "cut"
+        self._crowds[happening.kind] -= 1
 
-    def after(self, last_id: int = 0, kind: str = "") -> Iterator[Happening]:
-        """Those after an id, of one kind or (empty) of all; the latest first."""
+    def after(self, last_id: int = 0, kinds: Collection[str] = (), text: str = "") -> Iterator[Happening]:
+        """Those after an id, of some kinds or (empty) of all, that hold a text; the latest first."""
+        text = text.casefold()
         for happening in reversed(self._happenings):
             if happening.id <= last_id:
                 return
-            if not kind or happening.kind == kind:
+            if (not kinds or happening.kind in kinds) and text in happening.text.casefold():
                 yield happening
+
+
+def _shown(text: str) -> str:
+    """In one line, whatever a peer or an operator put into it."""
+    return clean(text).replace("\n", " ")[:MAX_TEXT]

@@ -253,3 +253,20 @@ def test_a_status_page_open_to_the_network_is_warned_of(options, warns):
     sentence = exposure(http(**options))
     assert (sentence is not None) == warns
     assert sentence is None or ("http.read_token" in sentence and options["listen"] in sentence)
+
+
+def test_ipv4_through_a_socket_of_both_kinds_is_one_address_each():
+    asker = client(read_token=READ)
+    guess = bearer("a-wrong-token-of-sixteen")
+    for _ in range(FAILURES):
+        asker.get("/status", headers=guess, environ_overrides={"REMOTE_ADDR": "::ffff:127.0.0.2"})
+    right = bearer(READ)
+    statuses = [asker.get("/status", headers=right, environ_overrides={"REMOTE_ADDR": address}).status_code
+                for address in ("::ffff:127.0.0.2", "::ffff:127.0.0.3", "::1")]
+    assert statuses == [429, 200, 200]
+
+
+def test_the_page_s_own_files_are_kept_and_asked_for_anew():
+    answer = client().get("/static/app.js")
+    assert answer.headers["Cache-Control"] == "no-cache"
+    assert client().get("/status").headers["Cache-Control"] == "no-store"

@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 import pytest
 
+from karoo import timeline
 from karoo.accounting import recent
 from karoo.proxy import workersview
 from tests.site import EASY, POOL_DIFFICULTY
@@ -152,7 +153,7 @@ def test_a_worker_s_last_shares_are_explained(site, farm):
 
 
 def test_sessions_pools_bans_and_events(site, farm):
-    proxy, pools, api = farm(pools=2)
+    proxy, pools, api = farm(pools=2, upstream={"failback_after_seconds": 0.2})
     miner = site.miner(proxy, user="a.rig")
     (session,) = api.get("sessions")["items"]
     assert api.get(f"sessions/{session['id']}")["worker"] == session["worker"] == "rig"
@@ -171,8 +172,15 @@ def test_sessions_pools_bans_and_events(site, farm):
     assert kinds[-2:] == ["pool up", "start"] and {"pool lost", "failover"} <= set(kinds)
     assert api.get("summary")["failovers"] == 1
     last = api.get("events?limit=1")["items"][0]["id"]
-    assert api.get(f"events?after={last}")["total"] == 0
+    assert api.get(f"events?after={last}&kind=start")["total"] == 0
     assert {one["kind"] for one in api.get("events?kind=failover")["items"]} == {"failover"}
+    pools[0].start()
+    site.wait(lambda: api.get("pools")["items"][0]["state"] == "active", timeout=10)
+    site.wait_logged("another pool took over", timeout=10)
+    assert api.get("pools")["items"][1]["state"] == "standby", "it was left, and is well"
+    assert api.get("events?kind=failover&limit=1")["items"][0]["text"].endswith("which is well again")
+    assert {one["kind"] for one in api.get("events?kind=start,failover")["items"]} == {"failover", "start"}
+    assert [one["kind"] for one in api.get("events?q=KAROO")["items"]] == ["start"]
     assert api.get("bans") == {"total": 0, "limit": 100, "offset": 0, "items": []}
     miner.close()
 
@@ -227,6 +235,49 @@ def test_probes_tell_whether_miners_can_be_served(site, farm):
     assert api.ask("GET", "/readyz") == (503, "it does not accept miners\n")
 
 
+@pytest.mark.parametrize("name", [".", "..", "/lead//x", "a" * 400, "%2e%2F?&#", "ü\u202eb"])
+def test_a_worker_with_any_name_can_be_asked_for(site, farm, name):
+    proxy, _, api = farm()
+    site.miner(proxy, user=f"a.{name}")
+    (known,) = [one["name"] for one in api.get("workers")["items"]]
+    assert api.get(f"worker?name={quote(known, safe='')}")["name"] == known
+    assert api.get(f"sessions?worker={quote(known, safe='')}")["total"] == 1
+    if not known.startswith((".", "/")):  # what a path cannot hold
+        assert api.get(f"workers/{quote(known, safe='')}")["name"] == known
+    assert api.do("kick", worker=known)[0] == 200
+
+
+def test_bans_are_searched_and_sorted(site, farm):
+    _, _, api = farm()
+    for address, seconds, reason in (("10.0.0.2", 300, "first"), ("10.0.0.1", 100, "second"),
+                                     ("10.0.0.3", 200, "third")):
+        assert api.do("ban", address=address, seconds=seconds, reason=reason)[0] == 200
+    found = {sort: [one["address"][-1] for one in api.get(f"bans?sort={sort}&order=asc")["items"]]
+             for sort in ("address", "since", "until")}
+    assert found == {"address": ["1", "2", "3"], "since": ["2", "1", "3"], "until": ["1", "3", "2"]}
+    assert [one["why"] for one in api.get("bans?limit=1&offset=1")["items"]] == ["second"]
+    assert [one["why"] for one in api.get("bans?q=THIRD")["items"]] == ["third"]
+
+
+def test_a_crowd_of_bans_leaves_the_rest_of_the_timeline(site, farm):
+    proxy, _, api = farm()
+    for number in range(timeline.KEPT_OF_CROWDS["ban"] + 50):
+        proxy.door.ban(f"10.0.{number // 200}.{number % 200 + 1}", 60.0, "a\nb", "me")
+    assert [one["kind"] for one in api.get("events?kind=start")["items"]] == ["start"]
+    assert api.get("events?kind=ban")["total"] == timeline.KEPT_OF_CROWDS["ban"]
+    assert "\n" not in api.get("events?kind=ban&limit=1")["items"][0]["text"]
+
+
+def test_bugs_and_a_ledger_that_cannot_be_written_are_in_the_timeline(site, farm, tmp_path):
+    (tmp_path / "karoo.db").mkdir()  # no file
+    proxy, _, api = farm(accounting={"database": str(tmp_path / "karoo.db"), "flush_seconds": 0.5})
+    site.wait(lambda: api.get("events?kind=ledger")["total"] == 1)
+    assert "are not kept" in api.get("events?kind=ledger")["items"][0]["text"]
+    proxy.metrics.exceptions += 1
+    site.wait(lambda: api.get("events?kind=bug")["total"] == 1)
+    proxy.metrics.exceptions -= 1
+
+
 # ---------------------------------------------------------------- commands
 
 def test_without_a_token_there_are_no_commands(site, farm):
@@ -248,7 +299,7 @@ def test_a_miner_is_kicked(site, farm):
     assert api.do("kick", session=number)[0] == 200
     first.wait_closed()
     assert api.do("kick", session=number)[0] == 404
-    assert api.do("kick", worker="rig") == (200, {"done": "worker rig was disconnected (1 sessions)"})
+    assert api.do("kick", worker="rig") == (200, {"done": "Worker rig was disconnected: 1 session"})
     second.wait_closed()
     assert api.do("kick", worker="rig")[0] == 404
     assert api.do("kick")[0] == 400 and api.do("kick", session=1, worker="rig")[0] == 400
@@ -260,7 +311,7 @@ def test_an_address_is_banned_and_forgiven(site, farm):
     proxy, _, api = farm()
     miner = site.miner(proxy)
     status, told = api.do("ban", address="127.0.0.1", seconds=60, reason="tests & <b>")
-    assert (status, told["done"]) == (200, "127.0.0.1 is banned for 60 seconds; 1 sessions ended")
+    assert (status, told["done"]) == (200, "127.0.0.1 is banned for 60 seconds; 1 session ended")
     miner.wait_closed()
     (ban,) = api.get("bans")["items"]
     assert (ban["address"], ban["why"], ban["seconds_left"]) == ("127.0.0.1", "tests & <b>", 60)
@@ -269,7 +320,8 @@ def test_an_address_is_banned_and_forgiven(site, farm):
     assert api.do("unban", address="127.0.0.1")[0] == 200
     assert api.do("unban", address="127.0.0.1")[0] == 404
     site.miner(proxy)
-    assert {one["kind"] for one in api.get("events")["items"]} >= {"ban", "unban"}
+    events = {one["kind"]: one for one in api.get("events")["items"]}
+    assert events["ban"]["details"]["by"] == events["unban"]["details"]["by"] == "127.0.0.1"
     for wrong in ({"address": "no address"}, {}, {"address": "10.0.0.1", "seconds": -1}, {"address": 5},
                   {"address": "10.0.0.1", "forever": True}):
         assert api.do("ban", **wrong)[0] == 400, wrong
@@ -281,7 +333,12 @@ def test_the_miners_are_taken_to_the_pool_that_the_operator_wants(site, farm):
     assert api.do("switch-pool", pool=1)[0] == 200
     site.wait(lambda: api.get("pools")["items"][1]["state"] == "active", timeout=10)
     assert miner.submit(miner.find_share(POOL_DIFFICULTY)) is True or pools[1].books.total.accepted
-    site.wait(lambda: api.get("pools")["items"][0]["state"] == "standby", timeout=10)
+    site.wait(lambda: api.get("pools")["items"][0]["state"] in ("standby", "unknown"), timeout=10)
+    site.wait(lambda: site.logged("another pool took over"), timeout=10)
+    assert api.get("pools")["items"][0]["reason"] == "" and api.get("pools")["items"][0]["state"] == "standby"
+    assert proxy.metrics.upstream_losses == {} and api.get("summary")["failovers"] == 0
+    (moved,) = api.get("events?kind=failover")["items"]
+    assert moved["severity"] == "info" and moved["text"].endswith("as the operator asked")
     assert not miner.closed
     assert api.get("summary")["pool"]["is_backup"] is True
     assert api.do("switch-pool", pool=api.get("pools")["items"][0]["name"])[0] == 200

@@ -4,15 +4,19 @@ import json
 import os
 import re
 import time
+from collections import Counter
 from dataclasses import replace
+from pathlib import Path
+from urllib.parse import quote
 from xml.etree import ElementTree
 
+import gevent
 import pytest
 from gevent import socket
 from gevent.server import StreamServer
 
-from karoo.sim import bench, benchtable
-from karoo.sim.benchcases import faults_of, worst_wait
+from karoo.sim import bench, benchreader, benchtable
+from karoo.sim.benchcases import added, faults_of, worst_wait
 from karoo.sim.benchfigures import (
     MEANINGS,
     Figure,
@@ -25,6 +29,7 @@ from karoo.sim.benchfigures import (
     read,
 )
 from karoo.sim.benchhelper import BenchError, Helper, cpu_seconds
+from karoo.web.openapi import document
 
 # ---------------------------------------------------------------- statistics
 
@@ -52,6 +57,11 @@ def test_the_worst_answer_is_of_a_share_under_way_while_the_job_was():
     assert worst_wait(shares, 2 * second, 4 * second) == 5.0  # sent before, answered within
     assert worst_wait(shares[1:], 2 * second, 4 * second) == 0.7
     assert worst_wait([shares[1], shares[3]], 2 * second, 4 * second) == 0.5  # none: the nearest
+
+
+def test_what_pages_add_to_an_answer_is_above_nothing():
+    assert added(300.0, 1500.0) == 1200.0
+    assert added(1500.0, 300.0) == added(300.0, 300.0) == 1.0
 
 
 @pytest.mark.parametrize(("room", "sizes"), [
@@ -271,6 +281,97 @@ def test_what_should_not_be_is_said_in_words(books, taken, wrong, faults):
 def test_processor_time_is_what_the_process_itself_would_say():
     before = time.process_time()
     assert before <= cpu_seconds(os.getpid()) <= time.process_time()
+
+
+# ---------------------------------------------------------------- the reader of pages
+
+WORKER, SESSION = "a rig/1", 7
+MESSAGE = b'{"type": "delta"}'
+LIVE_AND_WELL = (b"HTTP/1.1 101 Switching Protocols\r\n\r\n", bytes((0x81, len(MESSAGE))) + MESSAGE)
+
+
+def status_page_that(answer, live=LIVE_AND_WELL, sessions=True):
+    """A server whose page of a path is `answer(path)`: a status and a body. A WebSocket gets the bytes of `live`, and
+    must have answered what is no bytes before the next ones."""
+    first = {"items": [{"worker": WORKER, "id": SESSION}] if sessions else []}
+
+    def serve(sock, _address):
+        with sock, sock.makefile("rb") as lines:
+            while request := lines.readline():
+                path = request.split()[1].decode()
+                while lines.readline().strip():
+                    pass
+                if path == benchreader.LIVE:
+                    for part in live:
+                        if isinstance(part, int):
+                            assert len(lines.read(part)) == part
+                        else:
+                            sock.sendall(part)
+                    if live is LIVE_AND_WELL:
+                        lines.read()
+                    return
+                status, body = (200, json.dumps(first)) if path.endswith("sessions?limit=1") else answer(path)
+                sock.sendall(f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+    server = StreamServer(("127.0.0.1", 0), serve)
+    server.start()
+    return server
+
+
+def read_all(server):
+    """What the reader tells after a round in which it fetched everything."""
+    with Helper("karoo.sim.benchreader", server.server_port) as reader:
+        reader.call("begin")
+        with gevent.Timeout(30):
+            while reader.call("unread"):
+                gevent.sleep(0.01)
+        told = reader.call("end")
+        server.stop()
+        return told
+
+
+def test_every_page_is_read():
+    asked = Counter()
+    server = status_page_that(lambda path: (200, asked.update([path]) or "fine"))
+    told = read_all(server)
+    assert told["faults"] == [] and told["messages"] >= 1 and told["seconds"] > 0
+    assert set(asked) == set(benchreader.pages(WORKER, SESSION))
+    assert 0 <= sum(asked.values()) - told["pages"] <= benchreader.CONNECTIONS, "but for those under way in the end"
+    assert max(asked.values()) - min(asked.values()) <= benchreader.CONNECTIONS, "one after the other"
+
+
+def test_the_pages_are_all_that_there_are(site):
+    """Whoever adds an endpoint adds it to what is read."""
+    described = document(site.proxy(site.pool()).view, commands=False)["paths"]
+    own = {"name": quote(WORKER, safe=""), "id": str(SESSION)}
+    read = {path.partition("?")[0] for path in benchreader.pages(WORKER, SESSION)}
+    assert {f"/api/v1{path.format(**own)}" for path in described} <= read
+    static = {path.name for path in (Path(benchreader.STATIC)).rglob("*.*")}
+    assert {"index.html", "app.js", "base.css"} <= static <= {path.rpartition("/")[2] for path in read}
+
+
+def test_what_is_no_200_is_named():
+    told = read_all(status_page_that(lambda path: (503, "no room") if path == "/metrics" else (200, "fine")))
+    assert [text.partition(" (")[0] for text in told["faults"]] == ["GET /metrics was answered 503: no room"]
+
+
+@pytest.mark.parametrize(("live", "fault"), [
+    ((b"HTTP/1.1 400 Bad Request\r\n\r\n",), "/live: answered 'HTTP/1.1 400 Bad Request'"),
+    ((*LIVE_AND_WELL,), "/live: the proxy ended the WebSocket"),
+    ((LIVE_AND_WELL[0], b"\x88\x02\x03\xf3"), "/live: no message, but b'\\x03\\xf3'"),
+    ((LIVE_AND_WELL[0], b"\x89\x02hi", 8, *LIVE_AND_WELL[1:], b"\x88\x00"), "/live: no message, but b''"),
+])
+def test_a_websocket_that_ends_is_a_fault(live, fault):
+    told = read_all(status_page_that(lambda path: (200, "fine"), list(live)))
+    assert told["faults"] == [fault]
+    assert told["messages"] == live.count(LIVE_AND_WELL[1])
+
+
+def test_a_status_page_without_miners_cannot_be_read():
+    server = status_page_that(lambda path: (200, "fine"), sessions=False)
+    fault = pytest.raises(BenchError, match="the status page shows no session")
+    with Helper("karoo.sim.benchreader", server.server_port) as reader, fault:
+        reader.call("begin")
+    server.stop()
 
 
 # ---------------------------------------------------------------- as a whole

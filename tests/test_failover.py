@@ -126,7 +126,7 @@ def test_miners_go_back_to_the_primary_without_reconnecting(site):
     assert primary.shares[-1].user == "wallet.rig" and not miner.closed
     assert primary.books.accepted == 2 and not primary.books.refused and not backup.books.refused
     site.wait(lambda: not backup.connections)
-    assert site.logged("is well again") and site.logged("a better pool took over")
+    assert site.logged("is well again") and site.logged("another pool took over")
 
 
 def test_shares_in_flight_are_settled_by_the_pool_that_is_left(site):

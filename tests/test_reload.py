@@ -41,7 +41,7 @@ def test_limits_change_for_miners_to_come_and_none_is_lost(site, running):
     second = site.miner(proxy)
     assert not first.closed and not second.closed
     assert proxy.settings.ratelimit.max_connections_per_ip == 2
-    assert [one.kind for one in proxy.metrics.timeline.after(0, "reload")] == ["reload"]
+    assert [one.kind for one in proxy.metrics.timeline.after(0, ["reload"])] == ["reload"]
 
 
 def test_networks_are_denied_from_now_on(site, running):

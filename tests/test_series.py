@@ -34,7 +34,8 @@ def test_the_last_hour_by_minute(path):
         assert farm == [(NOW - 180, pytest.approx(3 * dif.hashes_per_share())), (NOW - 120, None),
                         (NOW - 60, pytest.approx(0.1 * dif.hashes_per_share()))]  # the minute just begun is left out
         assert series(reader, "hashrate_paid", "1h", NOW, "a", DIFF1) == [
-            (NOW - 180, pytest.approx(0.5 * dif.hashes_per_share())), (NOW - 120, None), (NOW - 60, None)]
+            (NOW - 180, pytest.approx(0.5 * dif.hashes_per_share())), (NOW - 120, None),
+            (NOW - 60, 0.0)]  # the farm worked, and it did not
         assert series(reader, "rejected", "1h", NOW, "b", DIFF1) == [
             (NOW - 180, 2.0), (NOW - 120, None), (NOW - 60, 0.0)]
         assert series(reader, "rejected", "1h", NOW, None, DIFF1)[0] == (NOW - 180, 2.0)
@@ -58,6 +59,8 @@ def test_all_together_are_the_sum_of_the_workers(tmp_path_factory, written, exte
             for at, value in farm.items():
                 several = [part[at] for part in parts if part.get(at) is not None]
                 assert value == (pytest.approx(sum(several)) if several else None)
+            for part in parts:  # nothing where the farm has something is 0, and not unknown
+                assert all((value is None) == (farm[at] is None) for at, value in part.items())
 
 
 def test_a_ledger_from_before_has_its_curve_too(path, monkeypatch):
@@ -90,3 +93,14 @@ def test_of_the_first_point_only_the_part_counts_in_which_there_were_accounts(pa
         for worker in (None, "a"):
             assert series(reader, "hashrate", "24h", NOW, worker, DIFF1) == [
                 (NOW - 600, pytest.approx(dif.hashes_per_share())), (NOW - 300, pytest.approx(dif.hashes_per_share()))]
+
+
+def test_a_slow_worker_shows_its_true_rate_at_the_edge_and_no_gaps(path):
+    """A share each ten minutes for two days, seen over one: no point is higher than the others."""
+    with closing(Ledger(path)) as ledger:
+        for minutes in range(2880, 0, -10):
+            ledger.write(NOW - 60 * minutes, {"slow": done(600.0), "other": done(1.0)})
+            ledger.write(NOW - 60 * (minutes - 5), {"other": done(1.0)})
+    with closing(open_reader(path)) as reader:
+        points = series(reader, "hashrate", "24h", NOW, "slow", DIFF1)
+    assert len(points) == 288 - 1 and {round(value / dif.hashes_per_share(), 6) for _, value in points} == {0.0, 2.0}

@@ -97,6 +97,11 @@ class Bookkeeper:
         flush_in = self._flushed_at + self._flush_every - monotonic()
         return min(quarter, now + max(0.0, flush_in)) if self._path else quarter
 
+    @property
+    def fault(self) -> str:
+        """Why the accounts are not written; empty when they are."""
+        return self._fault
+
     def snapshot(self) -> dict[str, Any]:
         """Its state as plain data."""
         return {"database": self._path or None, "fault": self._fault or None, "restored": self._complete,

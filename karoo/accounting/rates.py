@@ -56,13 +56,17 @@ class Rates:
         self._newest = at
 
     def series(self, span: str, now: float) -> list[tuple[float, float]]:
-        """(checked difficulty, seconds) of each bucket of a span but the one that is dropping out, oldest first."""
+        """(checked difficulty, seconds) of each bucket of a span but the one that is dropping out, oldest first. Of one
+        that has just begun a share or none would make a peak or a hole: the last quarter of an hour stands for it."""
         self._turn(now)
         seconds, count = LEVELS[span]
         newest = int(now // seconds)
-        return [(self._sums[_OFFSETS[span] + bucket % count],
-                 seconds if bucket < newest else max(1.0, now - newest * seconds))
-                for bucket in range(newest - count + 2, newest + 1)]
+        found = [(self._sums[_OFFSETS[span] + bucket % count], float(seconds))
+                 for bucket in range(newest - count + 2, newest)]
+        begun = now - newest * seconds
+        if begun < SPANS["15m"] < seconds:
+            return [*found, (sum(self._sums[_OFFSETS["15m"]:_OFFSETS["15m"] + LEVELS["15m"][1]]), SPANS["15m"] + 30.0)]
+        return [*found, (self._sums[_OFFSETS[span] + newest % count], max(1.0, begun))]
 
     def over(self, span: str, now: float, since: float) -> tuple[float, float]:
         """Checked and paid difficulty a second over the last span, or since `since` where that is shorter."""

@@ -22,7 +22,7 @@ _NUMBERS_1 = ", ".join(f"{kind} NOT NULL" for kind in (
     "latency_count INTEGER", "latency_sum REAL", "gaps INTEGER", "gap_sum REAL", "gap_squares REAL"))
 
 # What all workers did together, for curves: read from the tables above it would take seconds for a day of 10,000.
-_FARM_SUMS = ("SUM(here_work + forwarded_work)", "SUM(pool_work)", "SUM(answered_here + pool_accepted)",
+FARM_SUMS = ("SUM(here_work + forwarded_work)", "SUM(pool_work)", "SUM(answered_here + pool_accepted)",
               "SUM(latency_count)", "SUM(latency_sum)")
 FARM = ("checked_work", "pool_work", "accepted", "latency_count", "latency_sum", "refused")
 
@@ -41,7 +41,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE TABLE farm (step INTEGER NOT NULL, start INTEGER NOT NULL, checked_work REAL NOT NULL,"
         " pool_work REAL NOT NULL, accepted INTEGER NOT NULL, latency_count INTEGER NOT NULL,"
         " latency_sum REAL NOT NULL, refused INTEGER NOT NULL, PRIMARY KEY (step, start)) WITHOUT ROWID",
-        *(f"INSERT INTO farm SELECT {step}, start, {', '.join(_FARM_SUMS)}, 0 FROM {table} GROUP BY start"
+        *(f"INSERT INTO farm SELECT {step}, start, {', '.join(FARM_SUMS)}, 0 FROM {table} GROUP BY start"
           for table, step in STEPS.items()),
         *(f"UPDATE farm SET refused = (SELECT IFNULL(SUM(count), 0) FROM {table}_refused AS one"
           f" WHERE one.start = farm.start) WHERE step = {step}" for table, step in STEPS.items()),
@@ -65,7 +65,7 @@ POST_REFUSED = (
     "INSERT INTO {table}_refused (start, worker, reason, count) SELECT ?, * FROM batch_refused ORDER BY worker"
     " ON CONFLICT DO UPDATE SET count = count + excluded.count")
 POST_FARM = (
-    f"INSERT INTO farm SELECT ?, ?, {', '.join(_FARM_SUMS)}, (SELECT IFNULL(SUM(count), 0) FROM batch_refused)"
+    f"INSERT INTO farm SELECT ?, ?, {', '.join(FARM_SUMS)}, (SELECT IFNULL(SUM(count), 0) FROM batch_refused)"
     f" FROM batch WHERE TRUE"
     f" ON CONFLICT DO UPDATE SET {', '.join(f'{name} = {name} + excluded.{name}' for name in FARM)}")
 

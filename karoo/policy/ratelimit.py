@@ -267,6 +267,10 @@ class Gate:
         """The bans in force, the latest first."""
         return self._bans.in_force(now)
 
+    def bans_in_no_order(self, now: float) -> list[Ban]:
+        """The bans in force, quicker."""
+        return self._bans.present(now)
+
     @property
     def banned(self) -> int:
         """Bans in force, and those that ended since the last sweep."""

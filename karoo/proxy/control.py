@@ -36,12 +36,13 @@ class Control:
         elif worker is not None:
             found = [one for one in paced(list(self._proxy.sessions.values()))
                      if not one.gone and any(user.account.name == worker for user in one.workers.values())]
-        who = f"session {session}" if session is not None else f"worker {worker}"
+        who = f"Session {session}" if session is not None else f"Worker {worker}"
         if not found:
             raise LookupError(f"{who} is not connected")
-        for one in found:
+        for one in paced(found):
             one.dismiss(KICKED)
-        return self._done("kick", f"{who} was disconnected" + (f" ({len(found)} sessions)" if worker else ""), by)
+        return self._done("kick", f"{who} was disconnected" + (f": {_count(len(found), 'session')}" if worker else ""),
+                          by)
 
     def ban(self, address: str, seconds: float | None = None, reason: str = "", by: str = "") -> str:
         """Ban an address (IPv6: its /64) for so many seconds (None: `ratelimit.ban_duration_seconds`), and end the
@@ -49,7 +50,7 @@ class Control:
         if seconds is None:
             seconds = float(self._proxy.settings.ratelimit.ban_duration_seconds)
         door = self._proxy.door
-        banned = door.ban(address, seconds, reason or "by the operator")
+        banned = door.ban(address, seconds, reason or "by the operator", by)
         if banned is None:
             if addresses.parse(address) is None:
                 raise ValueError(f"{address} is no IP address")
@@ -59,28 +60,35 @@ class Control:
             if not session.gone and door.is_banned(session.conn.host):
                 session.end("banned by the operator")
                 ended += 1
-        log.warning("%s banned %s for %g s; %d sessions ended", by or "the operator", banned, seconds, ended)
-        return f"{banned} is banned for {seconds:g} seconds; {ended} sessions ended"
+        text = f"{banned} is banned for {seconds:g} seconds; {_count(ended, 'session')} ended"
+        log.warning("%s: %s", by or "the operator", text)
+        return text
 
     def unban(self, address: str, by: str = "") -> str:
         """Lift a ban."""
-        if not self._proxy.door.unban(address):
+        if not self._proxy.door.unban(address, by):
             raise LookupError(f"{address} is not banned")
-        log.warning("%s lifted the ban of %s", by or "the operator", address)
         return f"{address} is no longer banned"
 
     def switch_pool(self, pool: int | str, by: str = "") -> str:
         """Take the miners to a pool, by its number (0 is the first) or name; they stay there as long as it serves."""
         pools = [self._proxy.settings.upstream, *self._proxy.settings.backups]
-        index = pool if isinstance(pool, int) else next((n for n, one in enumerate(pools) if one.name == pool), -1)
-        if not 0 <= index < len(pools):
-            raise LookupError(f"there is no pool {pool}; there are: " + ", ".join(
-                f"{number} {one.name}" for number, one in enumerate(pools)))
+        found = [n for n, one in enumerate(pools) if pool in (n, one.name)]
+        if len(found) != 1:
+            there = ", ".join(f"{number} {one.name} as {one.user}" for number, one in enumerate(pools))
+            if found:
+                raise ValueError(f"several pools are called {pool}: name one by its number: {there}")
+            raise LookupError(f"there is no pool {pool}; there are: {there}")
+        index = found[0]
         moving = self._proxy.routes.switch(index)
-        return self._done("switch", f"{pools[index].name} is preferred" + (
-            f"; {moving} connections go there once it has sent a job" if moving else ""), by)
+        return self._done("switch", f"Pool {index} ({pools[index].name}) is preferred" + (
+            f"; {_count(moving, 'connection')} will move there once it has sent a job" if moving else ""), by)
 
     def _done(self, kind: str, text: str, by: str) -> str:
         log.warning("%s: %s", by or "the operator", text)
-        self._proxy.metrics.timeline.note(kind, text[:1].upper() + text[1:], WARNING, by=by)
+        self._proxy.metrics.timeline.note(kind, text, WARNING, by=by)
         return text
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -5,6 +5,7 @@ What it decides by is `policy.ratelimit`; here are the words that miners, the lo
 
 from __future__ import annotations
 
+import heapq
 import logging
 from collections import deque
 from time import monotonic, time
@@ -131,31 +132,32 @@ class Door:
             "agent": session.agent, "why": why,
             "banned_until_unix": None if ban is None else int(time() + ban.until - now)})
 
-    def _note_ban(self, ban: Ban, now: float) -> None:
+    def _note_ban(self, ban: Ban, now: float, by: str = "") -> None:
         self._metrics.bans += 1
         log.warning("%s", ban.text(now))
-        self._metrics.timeline.note("ban", ban.text(now), WARNING, address=ban.address, times=ban.times)
+        self._metrics.timeline.note("ban", ban.text(now), WARNING, address=ban.address, times=ban.times,
+                                    by=by)
 
-    def ban(self, address: str, seconds: float, why: str) -> str | None:
+    def ban(self, address: str, seconds: float, why: str, by: str) -> str | None:
         """An operator bans an address for so many seconds; what is banned (IPv6: the /64), or None where it is none or
         exempt."""
         now = monotonic()
         ban = self._gate.ban(address, seconds, why, now)
         if ban is None:
             return None
-        self._note_ban(ban, now)
+        self._note_ban(ban, now, by)
         return ban.address
 
     def is_banned(self, address: str) -> bool:
         """Whether a newcomer from there would be refused for a ban."""
         return self._gate.ban_of(address, monotonic()) is not None
 
-    def unban(self, address: str) -> bool:
+    def unban(self, address: str, by: str) -> bool:
         """Lift a ban; whether there was one."""
         lifted = self._gate.unban(address)
         if lifted:
             log.info("%s is no longer banned", address)
-            self._metrics.timeline.note("unban", f"{address} is no longer banned", address=address)
+            self._metrics.timeline.note("unban", f"{address} is no longer banned", address=address, by=by)
         return lifted
 
     # ------------------------------------------------------------------ once a second
@@ -175,22 +177,32 @@ class Door:
         """How much is kept of addresses."""
         return {"addresses": self._gate.tracked, "bans": self._gate.banned, "past_bans": self._gate.past_bans}
 
-    def bans(self, now: float) -> list[dict[str, Any]]:
-        """The bans in force as plain data, the latest first."""
-        unix = time() - now
-        return [{"address": ban.address, "why": ban.why, "times": ban.times, "since_unix": int(unix + ban.since),
-                 "until_unix": int(unix + ban.until), "seconds_left": round(ban.until - now)}
-                for ban in self._gate.bans(now)]
+    def bans(self, now: float) -> list[Ban]:
+        """The bans in force, in no order."""
+        return self._gate.bans_in_no_order(now)
+
+    @property
+    def banned(self) -> int:
+        """How many bans there are; some may have ended within the last minute."""
+        return self._gate.banned
 
     def snapshot(self, now: float) -> dict[str, Any]:
         """Who is banned and who was cut, as plain data; the latest first, and not more than a page shows."""
         bans = self.bans(now)
+        latest = heapq.nlargest(SHOWN_BANS, bans, key=lambda ban: ban.since)
         return {
             "banned_ips": len(bans),
-            "bans": [{"ip" if name == "address" else name: value for name, value in ban.items()}
-                     for ban in bans[:SHOWN_BANS]],
+            "bans": [{"ip" if name == "address" else name: value for name, value in plain_ban(ban, now).items()}
+                     for ban in latest],
             "cut": list(reversed(self._cuts)),
         }
+
+
+def plain_ban(ban: Ban, now: float) -> dict[str, Any]:
+    """A ban as plain data; `now` is in monotonic seconds."""
+    unix = time() - now
+    return {"address": ban.address, "why": ban.why, "times": ban.times, "since_unix": int(unix + ban.since),
+            "until_unix": int(unix + ban.until), "seconds_left": round(ban.until - now)}
 
 
 def _gate_limits(limits: config.Ratelimit) -> Limits:

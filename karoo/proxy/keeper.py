@@ -10,7 +10,7 @@ from typing import Protocol
 from karoo import config
 from karoo.metrics import Metrics
 from karoo.policy.failover import PoolOrder
-from karoo.proxy.lost import Redirected, SessionRefused, Sick, UpstreamError
+from karoo.proxy.lost import Redirected, Replaced, SessionRefused, Sick, UpstreamError
 from karoo.proxy.routing import Route
 from karoo.proxy.upstream import Upstream
 from karoo.timeline import INFO, WARNING
@@ -88,9 +88,10 @@ class Keeper:
         """The operator wants this pool: it goes before all others."""
         self._order.prefer(index)
 
-    def move(self, index: int) -> None:
-        """Make before break: connect to a better pool, and leave the present one only when a job is there."""
-        self._serve(index, None, instead_of=self.route.upstream)
+    def move(self, index: int, asked: bool = False) -> None:
+        """Make before break: connect to a better pool, or one that the operator `asked` for, and leave the present one
+        only when a job is there."""
+        self._serve(index, None, instead_of=self.route.upstream, asked=asked)
 
     def sweep(self) -> None:
         """Once a second: leave a pool that refuses too many shares, where there is another one."""
@@ -105,45 +106,48 @@ class Keeper:
             self._warned = upstream
             log.warning("%s: %s, and there is no backup pool to go to", upstream, text)
 
-    def _serve(self, index: int, redirect: _Redirect | None, instead_of: Upstream | None = None) -> None:
+    def _serve(self, index: int, redirect: _Redirect | None, instead_of: Upstream | None = None,
+               asked: bool = False) -> None:
         """One connection from dial to end."""
         route, known = self.route, self._known[index]
         resume = None if route.fresh_start else known.session_id
         route.fresh_start = False
         upstream = Upstream(self._pools[index], route, self._metrics, session_id=resume,
                             address=redirect.address if redirect else None, one_name=known.one_name)
-        reason = STOPS
+        reason, planned = STOPS, True
         try:
             log.info("connecting to %s", upstream)
             upstream.open()
             if self._company.has_double(route, upstream):
                 raise UpstreamError("the pool gives two connections the same extranonce1")
             if route.upstream is not instead_of:
-                raise UpstreamError("not needed any more: another connection was faster")
+                raise Replaced("not needed any more: another connection was faster")
             self._order.succeeded(index)
             known.session_id, known.doubted = upstream.session_id, False
-            self._metrics.pool_faults.pop(upstream.pool.name, None)
+            self._metrics.pool_faults.pop(index, None)
             if self._served is not None and self._served != index:
-                self._note_failover(self._served, index)
+                self._note_failover(self._served, index, asked)
             self._served = self.index = index
             route.opened(upstream)
             self._company.reached(index)
             upstream.relay()
         except UpstreamError as failure:
-            reason = self._failed(index, upstream, failure, redirect)
+            reason = str(failure) if failure.planned else self._failed(index, upstream, failure, redirect)
+            planned = failure.planned or not route.wanted.is_set()
         except Exception:
-            reason = "a bug in the proxy"
+            reason, planned = "a bug in the proxy", False
             raise
         finally:
             known.one_name = upstream.names.one_name
-            self._ended(upstream, reason)
+            self._ended(index, upstream, reason, planned)
 
-    def _note_failover(self, former: int, index: int) -> None:
+    def _note_failover(self, former: int, index: int, asked: bool) -> None:
+        """The miners went from one pool to another one."""
         back = self._order.rank(index) < self._order.rank(former)
-        self._metrics.failovers += not back
-        self._metrics.timeline.note(
-            "failover", f"{'Back' if back else 'Over'} from {self._pools[former].name} to {self._pools[index].name}",
-            INFO if back else WARNING, route=self.route.number)
+        self._metrics.failovers += not (back or asked)
+        text = f"From {self._pools[former].name} to {self._pools[index].name}" + (
+            ", as the operator asked" if asked else ", which is well again" if back else "")
+        self._metrics.timeline.note("failover", text, INFO if back or asked else WARNING, route=self.route.number)
 
     def _failed(self, index: int, upstream: Upstream, failure: UpstreamError, redirect: _Redirect | None) -> str:
         """What follows from the end of a connection; its reason in words."""
@@ -161,16 +165,15 @@ class Keeper:
             return f"{failure}; next try in {wait:.1f} s"
         return str(failure)
 
-    def _ended(self, upstream: Upstream, reason: str) -> None:
+    def _ended(self, index: int, upstream: Upstream, reason: str, planned: bool) -> None:
         upstream.close(UpstreamError(reason))
         self.route.lost(upstream, reason)
-        self._metrics.upstream_losses.count(reason.partition(";")[0])
-        expected = reason == STOPS or not self.route.wanted.is_set()
-        if not expected:
-            self._metrics.pool_faults[upstream.pool.name] = reason.partition(";")[0], time()
-        log.log(logging.INFO if expected else logging.WARNING, "%s: %s", upstream, reason)
+        if not planned:
+            self._metrics.upstream_losses.count(reason.partition(";")[0])
+            self._metrics.pool_faults[index] = reason.partition(";")[0], time()
+        log.log(logging.INFO if planned else logging.WARNING, "%s: %s", upstream, reason)
         if upstream.served_since is not None:
-            self._metrics.timeline.note("pool lost", f"{upstream}: {reason}", INFO if expected else WARNING,
+            self._metrics.timeline.note("pool lost", f"{upstream}: {reason}", INFO if planned else WARNING,
                                         pool=upstream.pool.name, route=self.route.number)
         self._company.wake()
 

@@ -7,15 +7,22 @@ class UpstreamError(Exception):
     """The connection ended or never came about; the text says why.
 
     ``sick``: the pool answers, but is of no use: another one is to be tried first, and this one not soon again.
+    ``planned``: it was left, and nothing is wrong with the pool.
     """
 
-    sick = False
+    sick = planned = False
 
 
 class Sick(UpstreamError):
     """The pool refuses too many shares, or (`Stuck`) sends no new jobs."""
 
     sick = True
+
+
+class Replaced(UpstreamError):
+    """Another connection serves the miners in its place."""
+
+    planned = True
 
 
 class Stuck(Sick):

@@ -75,11 +75,11 @@ class Prober:
                 seconds = LOOK_EVERY
             self._order.succeeded(index)
             self._stuck.pop(index, None)
-            self._metrics.pool_faults.pop(pool.name, None)
+            self._metrics.pool_faults.pop(index, None)
             return True
         except UpstreamError as failure:
             wait = self._order.failed(index, monotonic(), failure.sick)
-            self._metrics.pool_faults[pool.name] = str(failure), time()
+            self._metrics.pool_faults[index] = str(failure), time()
             log.info("%s is not well yet: %s; next look in %s", upstream, failure, units.duration(wait))
         finally:
             self._upstream = None

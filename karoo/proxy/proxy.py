@@ -33,6 +33,7 @@ from karoo.proxy.routes import Routes
 from karoo.proxy.session import Session
 from karoo.proxy.view import View
 from karoo.stratum.share import Judge
+from karoo.timeline import CRITICAL, INFO
 
 log = logging.getLogger("karoo.proxy")
 
@@ -85,6 +86,7 @@ class Proxy:
         self._number = 0
         self._frozen, self._freeze_at = 0, math.inf  # sessions that are out of the collector's sight, and when again
         self._outbox = Outbox()
+        self._noted_fault, self._noted_bugs = "", 0
         self.view, self.control = View(self), Control(self)
 
     # ------------------------------------------------------------------ life
@@ -105,6 +107,7 @@ class Proxy:
     def stop(self) -> None:
         """Stop accepting, end every session and pool connection, write the accounts."""
         self.listener.stop()
+        self.metrics.timeline.note("stop", f"Karoo {__version__} stops")
         for route in self.routes.routes:
             if route.upstream is None:
                 route.give_up()
@@ -167,6 +170,7 @@ class Proxy:
             self.routes.sweep(now)
             self.door.sweep(now)
             self._spare_collector(now)
+            self._note_troubles()
 
     def _sweep_sessions(self, now: float) -> None:
         """End the silent ones and those that do not get on; give a sign of life to those that hear nothing."""
@@ -204,6 +208,17 @@ class Proxy:
             gc.freeze()
             self._frozen = len(self.sessions)
             self._freeze_at = now + FREEZE_AGAIN if many_more else math.inf
+
+    def _note_troubles(self) -> None:
+        """What happens where the timeline is not known."""
+        fault, bugs, note = self.books.fault, self.metrics.exceptions, self.metrics.timeline.note
+        if fault != self._noted_fault:
+            note("ledger", f"The accounts are not kept: {fault}" if fault else "The accounts are written again",
+                 CRITICAL if fault else INFO)
+        if bugs > self._noted_bugs:
+            note("bug", f"A bug in the proxy ({bugs} since the start): please report the traceback that is in the log",
+                 CRITICAL)
+        self._noted_fault, self._noted_bugs = fault, bugs
 
     def _report_for_ever(self) -> None:
         while True:

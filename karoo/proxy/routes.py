@@ -131,7 +131,7 @@ class Routes:
             keeper.prefer(index)
             if keeper.route.is_up and keeper.index != index:
                 moving += 1
-                self._greenlets.run(partial(keeper.move, index), "the way to the pool that the operator chose")
+                self._greenlets.run(partial(keeper.move, index, asked=True), "the way to the pool that was asked for")
         return moving
 
     def pool_of(self, route: Route) -> int | None:

@@ -23,7 +23,7 @@ from karoo.policy.workers import WorkerNames
 from karoo.proxy import handshake
 from karoo.proxy.events import Events, Retired
 from karoo.proxy.handshake import AGENT, ANSWER_DEADLINE
-from karoo.proxy.lost import Redirected, Stuck, UpstreamError
+from karoo.proxy.lost import Redirected, Replaced, Stuck, UpstreamError
 from karoo.proxy.names import UpstreamNames
 from karoo.proxy.pending import ACCEPTED, PendingShare, Verdict
 from karoo.stratum import messages, methods
@@ -345,7 +345,7 @@ class Upstream:
             block = self._notify.prevhash if self._notify is not None else b""
             self.close(Stuck(f"the pool sent no new job for {pool.stale_job_ms / 1e3:g} s", block))
         elif now >= self._retire_at and not self.owes_verdicts:
-            self.close(UpstreamError("a better pool took over"))
+            self.close(Replaced("another pool took over"))
 
     def retire(self, now: float) -> None:
         """Another connection took its place: it only settles what it owes, and the shares that are still on the way."""

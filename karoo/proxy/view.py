@@ -6,7 +6,7 @@ The workers and sessions are in `workersview`; what an operator may change is in
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,10 @@ from karoo.accounting import summary
 from karoo.accounting.faults import LedgerError
 from karoo.accounting.ledger import open_reader
 from karoo.accounting.series import RANGES, UNITS, Point, series
+from karoo.policy.bans import Ban
+from karoo.policy.workers import PASSTHROUGH, SINGLE
+from karoo.proxy.door import plain_ban
+from karoo.proxy.pick import page
 from karoo.proxy.workersview import SESSION_SORTS, SORTS, STATES, WorkersView, session_row, sessions_page
 from karoo.readers import paced
 from karoo.timeline import KINDS
@@ -25,7 +29,9 @@ if TYPE_CHECKING:
     from karoo.proxy.proxy import Proxy
     from karoo.proxy.routing import Route
 
-FRESH = 1.0  # seconds for which a curve is shown as it was read
+FAULT_KEPT = 1800.0  # seconds after which it is not known any more whether a pool is down
+FRESH = 1.0  # seconds for which a curve by minutes is shown as it was read
+LONGEST_FRESH = 60.0  # the same of coarse ones
 MOST_CURVES = 200  # that are kept so
 
 
@@ -33,10 +39,17 @@ class NoHistory(LookupError):
     """No curve can be had; the text says why."""
 
 
+BAN_SORTS: dict[str, Callable[[Ban], Any]] = {
+    "address": lambda ban: ban.address, "since": lambda ban: ban.since, "until": lambda ban: ban.until,
+    "times": lambda ban: ban.times,
+}
+
+
 class View:
     """What a page or a program sees of a proxy."""
 
     worker_sorts, session_sorts, worker_states = tuple(SORTS), tuple(SESSION_SORTS), STATES
+    ban_sorts = tuple(BAN_SORTS)
     metrics, ranges, kinds = UNITS, RANGES, KINDS
 
     def __init__(self, proxy: Proxy) -> None:
@@ -57,7 +70,7 @@ class View:
             "started_unix": int(unix - (now - proxy.started_at)), "now_unix": int(unix),
             "algorithm": settings.shares.algorithm,
             "stratum": {"addresses": stratum_addresses(proxy.listener.host, proxy.listener.port),
-                        "user_form": "anything.rig1"},
+                        **_login_form(settings.upstream.worker_names)},
             "pool": self._pool(now, unix), "hashrate": done["hashrate"], "hashrate_paid": done["hashrate_paid"],
             "workers": dict(self.workers.states()), "sessions": len(proxy.sessions), "max_sessions": proxy.door.room,
             "shares": {
@@ -69,7 +82,7 @@ class View:
             "difficulty": {
                 "accepted": done["difficulty_accepted"], "forwarded": done["difficulty_forwarded"],
                 "pool_accepted": done["pool_difficulty_accepted"], "pool_rejected": done["pool_difficulty_rejected"]},
-            "pool_latency_ms": done["pool_latency_ms"], "bans": len(proxy.door.bans(now)),
+            "pool_latency_ms": done["pool_latency_ms"], "bans": proxy.door.banned,
             "failovers": metrics.failovers, "exceptions": metrics.exceptions,
             "last_event_id": metrics.timeline.last_id, "ledger": proxy.books.snapshot(),
         }
@@ -133,7 +146,9 @@ class View:
             routes = [route for route in proxy.routes.routes if proxy.routes.pool_of(route) == index]
             connections = [_connection(route.snapshot(now)) for route in routes]
             up = [one["up_seconds"] for one in connections if one["up"]]
-            reason, failed = proxy.metrics.pool_faults.get(pool.name, ("", 0.0))
+            reason, failed = proxy.metrics.pool_faults.get(index, ("", 0.0))
+            if unix - failed > FAULT_KEPT:
+                reason = ""  # nobody has tried since
             found.append({
                 "index": index, "name": pool.name, "host": pool.host, "port": pool.port, "user": pool.user,
                 "tls": pool.tls, "socks": pool.socks_proxy.enabled,
@@ -143,13 +158,16 @@ class View:
                 "connections": connections})
         return found
 
-    def bans(self) -> list[dict[str, Any]]:
-        """The bans in force, the latest first."""
-        return self._proxy.door.bans(monotonic())
+    def bans(self, sort: str, descending: bool, text: str, offset: int, limit: int) -> tuple[int, list[dict[str, Any]]]:
+        """How many bans hold a text in address or reason, and one page of them. `sort` is one of BAN_SORTS."""
+        now, text = monotonic(), text.casefold()
+        found = (ban for ban in paced(self._proxy.door.bans(now)) if text in f"{ban.address} {ban.why}".casefold())
+        total, bans = page(found, BAN_SORTS[sort], descending, offset, limit)
+        return total, [plain_ban(ban, now) for ban in bans]
 
-    def events(self, after: int = 0, kind: str = "") -> list[dict[str, Any]]:
-        """What happened after the one with this id, the latest first."""
-        return [one.plain() for one in self._proxy.metrics.timeline.after(after, kind)]
+    def events(self, after: int = 0, kinds: Collection[str] = (), text: str = "") -> list[dict[str, Any]]:
+        """What happened after the one with this id, of some kinds or (empty) of all, the latest first."""
+        return [one.plain() for one in self._proxy.metrics.timeline.after(after, kinds, text)]
 
     # ------------------------------------------------------------------ curves
 
@@ -161,7 +179,8 @@ class View:
             raise NoHistory("the accounts are not kept (accounting.database is empty)")
         key, now = (metric, extent, worker), monotonic()
         known = self._curves.get(key)
-        if known is None or now - known[0] > FRESH * RANGES[extent].step / 60:
+        fresh = min(RANGES[extent].step / 60 * FRESH, LONGEST_FRESH) if known is not None and known[1] else FRESH
+        if known is None or now - known[0] > fresh:
             if len(self._curves) >= MOST_CURVES:
                 self._curves.clear()
             found = self._threads.apply(_read, (path, metric, extent, worker, self._proxy.accounts.diff1))
@@ -202,6 +221,17 @@ def _read(path: str, metric: str, extent: str, worker: str | None, diff1: int) -
             reader.close()
     except LedgerError as error:
         return str(error)
+
+
+def _login_form(worker_names: str) -> dict[str, str]:
+    """What a miner enters as user and password."""
+    if worker_names == PASSTHROUGH:
+        return {"user_form": "your-user-at-the-pool.rig1", "password_form": "your password there",
+                "worker_hint": "The pool sees user and password as the miner gives them."}
+    seen = ("The pool sees all miners as one user." if worker_names == SINGLE else
+            "The pool sees it behind the configured user.")
+    return {"user_form": "anything.rig1", "password_form": "anything",
+            "worker_hint": f"What follows the first dot of the user is the worker's name. {seen}"}
 
 
 def stratum_addresses(host: str, port: int) -> list[str]:

@@ -22,7 +22,7 @@ PAST_AFTER = 86_400.0  # seconds, after which a worker that is gone is counted n
 ONLINE, SILENT, GONE, PAST = "online", "silent", "gone", "past"
 STATES = (ONLINE, SILENT, GONE, PAST)
 FRESH = 1.0  # seconds for which what was gathered by a walk over all is shown
-ROWS = 5  # of a table, in a slice: 0.2 ms
+ROWS, FIGURES = 5, 15  # workers in a slice, with all that a table shows and with what monitoring asks for: 0.3 ms
 NO_WORKERS = (NOBODY, OTHER)  # accounts that are nobody's
 
 
@@ -156,13 +156,13 @@ class WorkersView:
         unix = time()
         accounts = list(self._accounts.workers.values())
         _, first = page(accounts, lambda account: _rate(self, account, "24h"), True, 0, most)
-        named = [self._figures(account, unix) for account in paced(first, 25)]
+        named = [self._figures(account, unix) for account in paced(first, FIGURES)]
         if len(accounts) <= len(first):
             return named, None
         shown = {account.name for account in first}
         rest: dict[str, Any] = {"worker": "other", "hashrate": 0.0, "hashrate_paid": 0.0, "accepted": 0, "rejected": 0,
                                 "difficulty_accepted": 0.0, "seconds_since_share": None}
-        for account in paced(accounts, 25):
+        for account in paced(accounts, FIGURES):
             if account.name not in shown:
                 figures = self._figures(account, unix)
                 for name in ("hashrate", "hashrate_paid", "accepted", "rejected", "difficulty_accepted"):

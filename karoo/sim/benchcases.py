@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
@@ -22,6 +23,7 @@ SOME_SHARES = 3  # of each miner, after which memory is looked at again
 ROUNDS = 5  # of what is measured for a given time
 JOBS_LEAST, JOBS_MOST = 3, 100
 PROBE_RATE = 1000  # shares a second while a job goes out
+MOST_READING = 60.0  # seconds beyond those of the case until each page was read once
 LEAVE_SECONDS = 60.0  # the longest that the proxy may take to notice that miners left
 
 Say = Callable[[str], None]
@@ -86,18 +88,30 @@ class Site:
                 raise BenchError(f"the proxy still has {left} sessions {LEAVE_SECONDS:g} s after all but one left")
             gevent.sleep(LOOK_EVERY)
 
-    def flood(self, seconds: float) -> dict[str, float]:
-        """All miners at full speed, the proxy alone on a processor where there is another one for the rest."""
+    @contextmanager
+    def apart(self, *more: Helper) -> Iterator[None]:
+        """The proxy alone on a processor, where there is another one for the rest, `more` helpers among it."""
         processors = sorted(os.sched_getaffinity(0))
-        others = [self.pool.pid, self.load.pid]
+        others = [self.pool.pid, self.load.pid, *(helper.pid for helper in more)]
         if len(processors) > 1:
             keep_to(self.proxy.pid, set(processors[:1]))
             for pid in others:
                 keep_to(pid, set(processors[1:]))
-        measured: dict[str, float] = self.load.call("flood", seconds, self.proxy.pid, seconds=seconds + 60)
-        for pid in (self.proxy.pid, *others):
-            keep_to(pid, set(processors))
+        try:
+            yield
+        finally:
+            for pid in (self.proxy.pid, *others):
+                keep_to(pid, set(processors))
+
+    def flood(self, seconds: float) -> dict[str, float]:
+        """All miners at full speed, the proxy alone on a processor where there is another one for the rest."""
+        with self.apart():
+            measured: dict[str, float] = self.load.call("flood", seconds, self.proxy.pid, seconds=seconds + 60)
         return measured
+
+    def answers(self, seconds: float) -> list[float]:
+        """How long each answer took at ANSWER_RATE shares a second, in microseconds."""
+        return [wait * 1e6 for wait in self.load.call("rate", ANSWER_RATE, seconds, seconds=seconds + 60)]
 
     def faults(self) -> tuple[int, list[str]]:
         """How many shares were sent, and what became of them that should not have, in words."""
@@ -124,6 +138,7 @@ class Cases:
             storms = [self._arrival(site)]
             self._jobs(site)
             self._answers(site)
+            self._answers_and_pages(site)
             self._answers_in_jobs(site)
             self._shares(site, "forwarded")
             self._more_storms(site, storms)
@@ -188,11 +203,30 @@ class Cases:
 
     def _answers(self, site: Site) -> None:
         self._tell("answers")
-        curves = [curve([wait * 1e6 for wait in site.load.call("rate", ANSWER_RATE, self._seconds / ROUNDS,
-                                                               seconds=self._seconds + 60)]) for _ in range(ROUNDS)]
+        curves = [curve(site.answers(self._seconds / ROUNDS)) for _ in range(ROUNDS)]
         self.run.figures["answer_half"] = Figure.of([one[50] for one in curves])
         self.run.figures["answer_99"] = Figure.of([one[99] for one in curves])
         self.run.curves["answer"] = median_curve(curves)
+
+    def _answers_and_pages(self, site: Site) -> None:
+        """Rounds without a reader of pages and with one in turn, until it has read all of them."""
+        self._tell("answers while pages are read")
+        alone, beside, rates, faults = list[float](), list[float](), list[float](), Counter[str]()
+        with Helper("karoo.sim.benchreader", site.proxy.http_port) as reader, site.apart(reader):
+            until = monotonic() + self._seconds + MOST_READING
+            while len(alone) < ROUNDS or (reader.call("unread") and monotonic() < until):
+                alone.append(percentile(sorted(site.answers(self._seconds / ROUNDS)), 99))
+                reader.call("begin")
+                beside.append(percentile(sorted(site.answers(self._seconds / ROUNDS)), 99))
+                read = reader.call("end", seconds=120.0)
+                rates.append(read["pages"] / read["seconds"])
+                faults.update(read["faults"])
+            if unread := reader.call("unread"):
+                faults[f"{unread} were not read in time"] += 1
+        self.run.faults += [f"{self.run.miners:,} miners, pages: {fault}" for fault in faults]
+        self.run.figures |= {
+            "answer_unread_99": Figure.of(alone), "answer_read_99": Figure.of(beside), "pages_rate": Figure.of(rates),
+            "answer_pages_99": Figure.of([added(*both) / 1e3 for both in zip(alone, beside, strict=True)])}
 
     def _answers_in_jobs(self, site: Site) -> None:
         self._tell("answers while a job goes out")
@@ -224,6 +258,12 @@ def faults_of(books: dict[str, Any], taken: int | None, wrong: dict[str, int]) -
     if taken is not None and taken != books["accepted"]:
         found.append(f"{books['accepted']} shares told true, and the pool took {taken}")
     return found
+
+
+def added(alone: float, beside: float) -> float:
+    """What comes to the time of an answer, in microseconds; 1 at least, since less is not to be measured, and what is
+    nothing or below has no ratio."""
+    return max(beside - alone, 1.0)
 
 
 def worst_wait(shares: list[tuple[int, float]], since: int, last: int) -> float:

@@ -21,6 +21,7 @@ log = logging.getLogger("karoo.web")
 
 OPEN = frozenset(("/healthz", "/readyz"))  # for whatever watches the process, which knows no token
 COMMANDS = "/api/v1/commands/"
+FILES = "/static/"  # of the page itself: they tell nothing
 FAILURES = 10  # wrong tokens from one address, before it has to wait
 FORGIVEN_SECONDS = 6.0  # for each of them
 MAX_ADDRESSES = 1000  # that are remembered for wrong tokens
@@ -29,6 +30,8 @@ _READING = frozenset(("GET", "HEAD", "OPTIONS"))
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _PREFIX = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*){1,20}/?")
 _WITH_PORT = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::[0-9]{1,5})?|([0-9.]+):[0-9]{1,5}")
+
+_MAPPED = "::ffff:"
 
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -72,6 +75,8 @@ def harden(response: Response) -> Response:
     sockets = f" ws://{host} wss://{host}" if _HOST.fullmatch(host) else ""
     response.headers["Content-Security-Policy"] = _POLICY.format(sockets=sockets)
     response.headers.update(_HEADERS)
+    if request.path.startswith(FILES) and response.status_code in (200, 304):
+        response.headers["Cache-Control"] = "no-cache"  # kept, and asked for each time whether it has changed
     return response
 
 
@@ -176,6 +181,9 @@ class _BehindProxies:
         self._trusted = config.in_networks(trusted)
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        peer = environ.get("REMOTE_ADDR", "")
+        if peer.lower().startswith(_MAPPED):  # IPv4 through a socket of both kinds
+            environ["REMOTE_ADDR"] = peer[len(_MAPPED):]
         said = {name: environ.pop(f"HTTP_X_FORWARDED_{name}", "") for name in ("FOR", "PROTO", "HOST", "PREFIX")}
         if any(said.values()) and self._trusted(environ.get("REMOTE_ADDR", "")):
             self._believe(environ, said)

@@ -48,21 +48,22 @@ def _add_state(api: Blueprint, view: Any, summary: Callable[[], dict[str, Any]])
 
     @api.get("/bans")
     def bans() -> Response:
-        asked.only("limit", "offset")
-        return asked.cut(asked.page(), view.bans())
+        asked.only("limit", "offset", "sort", "order", "q")
+        part = asked.page(view.ban_sorts, "since", descending=True)
+        return asked.listed(part, *view.bans(part.sort, part.descending, asked.text("q"), part.offset, part.limit))
 
     @api.get("/events")
     def events() -> Response:
-        asked.only("limit", "offset", "after", "kind")
+        asked.only("limit", "offset", "after", "kind", "q")
         part, after = asked.page(), asked.number("after", 0, 0, asked.LARGEST)
-        return asked.cut(part, view.events(after, asked.choice("kind", "", view.kinds)))
+        return asked.cut(part, view.events(after, asked.choices("kind", view.kinds), asked.text("q")))
 
     @api.get("/history")
     def history() -> Response:
         asked.only("metric", "range", "worker")
         metric = asked.choice("metric", "hashrate", view.metrics)
         extent = asked.choice("range", "24h", view.ranges)
-        worker = asked.text("worker") or None
+        worker = asked.text("worker", asked.LONGEST_NAME) or None
         try:
             points = view.history(metric, extent, worker)
         except LookupError as failure:
@@ -83,6 +84,14 @@ def _add_lists(api: Blueprint, view: Any) -> None:
     @api.get("/workers/<path:name>")
     def worker(name: str) -> Response:
         asked.only()
+        return one_worker(name)
+
+    @api.get("/worker")
+    def any_worker() -> Response:
+        asked.only("name")
+        return one_worker(asked.text("name", asked.LONGEST_NAME))
+
+    def one_worker(name: str) -> Response:
         found = view.workers.one(name)
         if found is None:
             raise NotThere("There is no worker of this name.")
@@ -92,7 +101,8 @@ def _add_lists(api: Blueprint, view: Any) -> None:
     def sessions() -> Response:
         asked.only("limit", "offset", "sort", "order", "q", "worker")
         part = asked.page(view.session_sorts, "id")
-        return asked.listed(part, *view.sessions(part.sort, part.descending, asked.text("q"), asked.text("worker"),
+        return asked.listed(part, *view.sessions(part.sort, part.descending, asked.text("q"),
+                                                 asked.text("worker", asked.LONGEST_NAME),
                                                  part.offset, part.limit))
 
     @api.get("/sessions/<int:number>")
@@ -118,7 +128,7 @@ def _add_commands(api: Blueprint, control: Any, reload: Callable[[str], dict[str
     @api.post("/commands/kick")
     def kick() -> Response:
         asked.only()
-        return done(control.kick, **asked.body(session=asked.is_count, worker=asked.is_text))
+        return done(control.kick, **asked.body(session=asked.is_count, worker=asked.is_name))
 
     @api.post("/commands/ban")
     def ban() -> Response:

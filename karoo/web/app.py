@@ -36,7 +36,7 @@ def create_app(view: Any, control: Any, status: Status, settings: config.Config,
     summary = Cached(view.summary, SUMMARY_FRESH)
     live = Live(summary.get, lambda after: view.events(after)[::-1])
     app = Flask("karoo.web", static_folder=None)
-    app.url_map.strict_slashes = False
+    app.url_map.strict_slashes = app.url_map.merge_slashes = False  # names of workers may hold any of them
     app.register_blueprint(create_api(view, summary.get, control if http.token else None, reload))
     _add_probes(app, view)
     _add_texts(app, status, Exposition(view.figures, view.workers.strongest, settings.metrics.max_workers))

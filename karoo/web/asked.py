@@ -15,6 +15,7 @@ MOST = 100  # things on a page
 ITEMS_AT_ONCE = 25  # of them that are written as JSON in a slice: 0.1 ms
 LARGEST = 1_000_000_000
 MAX_TEXT = 200
+LONGEST_NAME = 400  # characters of a worker's name: more may be too long for a request line, at 12 bytes each
 LONGEST_BAN = 31_536_000  # seconds
 
 
@@ -98,11 +99,20 @@ def choice(name: str, default: str, allowed: Collection[str]) -> str:
     return text
 
 
-def text(name: str) -> str:
+def choices(name: str, allowed: Collection[str]) -> list[str]:
+    """Several of some words from the query, with commas between; empty where it is not given."""
+    given = request.args.get(name)
+    found = given.split(",") if given is not None else []
+    if any(one not in allowed for one in found):
+        raise BadRequest(f"{name} must be one or several, with commas between, of: {', '.join(allowed)}")
+    return found
+
+
+def text(name: str, most: int = MAX_TEXT) -> str:
     """A text from the query; empty where it is not given."""
     found = request.args.get(name, "")
-    if len(found) > MAX_TEXT:
-        raise BadRequest(f"{name} may have {MAX_TEXT} characters")
+    if len(found) > most:
+        raise BadRequest(f"{name} may have {most} characters")
     return found
 
 
@@ -148,6 +158,11 @@ def body(**kinds: Callable[[Any], bool]) -> dict[str, Any]:
 
 def is_text(value: Any) -> bool:
     return isinstance(value, str) and 0 < len(value) <= MAX_TEXT
+
+
+def is_name(value: Any) -> bool:
+    """Of a worker."""
+    return isinstance(value, str) and 0 < len(value) <= LONGEST_NAME
 
 
 def is_count(value: Any) -> bool:

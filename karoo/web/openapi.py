@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import Any
 
 from karoo import __version__
-from karoo.web.asked import LARGEST, LONGEST_BAN, MAX_TEXT, MOST
+from karoo.web.asked import LARGEST, LONGEST_BAN, LONGEST_NAME, MAX_TEXT, MOST
 
 Schema = dict[str, Any]
 
@@ -65,7 +65,7 @@ SCHEMAS: dict[str, Schema] = {
     "Hashrate": {**SPANS, "description": "Hashes a second over the last 1 min, 15 min, 1 h and 24 h."},
     "Summary": record(
         version=TEXT, uptime_seconds=NUMBER, started_unix=WHOLE, now_unix=WHOLE, algorithm=TEXT,
-        stratum=record(addresses=array(TEXT), user_form=TEXT),
+        stratum=record(addresses=array(TEXT), user_form=TEXT, password_form=TEXT, worker_hint=TEXT),
         pool=record(state=choice(("up", "connecting", "idle", "down")), name=TEXT, address=maybe(TEXT),
                     user=maybe(TEXT), since_unix=maybe(WHOLE), reason=TEXT, difficulty=NUMBER,
                     network_difficulty=maybe(NUMBER), seconds_since_job=maybe(NUMBER), is_backup=YES_NO,
@@ -114,7 +114,8 @@ def query(name: str, schema: Schema, text: str) -> Schema:
 
 LIMIT = query("limit", {**WHOLE, "minimum": 1, "maximum": MOST, "default": MOST}, "How many things.")
 OFFSET = query("offset", {**WHOLE, "minimum": 0, "maximum": LARGEST, "default": 0}, "After how many others.")
-WORKER = query("worker", {**TEXT, "maxLength": MAX_TEXT}, "Of this worker only.")
+WORKER_NAME = {**TEXT, "minLength": 1, "maxLength": LONGEST_NAME}
+WORKER = query("worker", {**TEXT, "maxLength": LONGEST_NAME}, "Of this worker only.")
 SEARCH = query("q", {**TEXT, "maxLength": MAX_TEXT}, "A text in names, addresses or devices.")
 ORDER = query("order", choice(("asc", "desc")), "In which direction.")
 NAME = {**TEXT, "minLength": 1, "maxLength": MAX_TEXT}
@@ -160,10 +161,14 @@ def document(view: Any, commands: bool) -> dict[str, Any]:
         "/sessions/{id}": _get("A connected miner", ref("Session"),
                                _path("id", {**WHOLE, "minimum": 0, "maximum": LARGEST}), failures=(404,)),
         "/pools": _get("The pools in their order", paged("Pool"), LIMIT, OFFSET),
-        "/bans": _get("The bans in force, the latest first", paged("Ban"), LIMIT, OFFSET),
+        "/worker": _get("A worker, also one whose name cannot stand in a path", ref("WorkerPage"),
+                        {**query("name", WORKER_NAME, "Its name."), "required": True}, failures=(404,)),
+        "/bans": _get("The bans in force", paged("Ban"), LIMIT, OFFSET,
+                      query("sort", choice(view.ban_sorts), "By what; since where it is not said."), ORDER, SEARCH),
         "/events": _get("What happened, the latest first", paged("Event"), LIMIT, OFFSET,
                         query("after", {**WHOLE, "minimum": 0, "maximum": LARGEST}, "After the event with this id."),
-                        query("kind", choice(view.kinds), "Of this kind only.")),
+                        {**query("kind", {**array(choice(view.kinds)), "minItems": 1}, "Of these kinds only."),
+                         "style": "form", "explode": False}, SEARCH),
         "/history": _get("A curve from the accounts", ref("History"),
                          query("metric", choice(view.metrics), "What; hashrate where it is not said."),
                          query("range", choice(view.ranges), "How far back; 24h where it is not said."), WORKER,
@@ -186,7 +191,7 @@ def _commands() -> dict[str, Any]:
     address = {"oneOf": [{**TEXT, "format": "ipv4"}, {**TEXT, "format": "ipv6"}]}
     return {
         "/commands/kick": _command("Disconnect a session, or all of a worker", {"oneOf": [
-            record(session=number), record(worker=NAME)]}, ref("Done")),
+            record(session=number), record(worker=WORKER_NAME)]}, ref("Done")),
         "/commands/ban": _command("Ban an address", record(
             ("seconds", "reason"), address=address, reason=NAME,
             seconds={**NUMBER, "minimum": 1, "maximum": LONGEST_BAN}), ref("Done")),

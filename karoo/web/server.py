@@ -246,7 +246,7 @@ class WebServer:
 
     def start(self) -> None:
         self._server.start()
-        log.info("status page on http://%s:%d/", self.host, self.port)
+        log.info("status page on http://%s:%d/", f"[{self.host}]" if ":" in self.host else self.host, self.port)
 
     def stop(self) -> None:
         """Stop accepting and end what is open; waits a second or two at most."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 import ujson
@@ -14,7 +15,7 @@ from karoo.web.cached import Cached
 
 FRESH = 1.0  # seconds
 WORKERS_FRESH = 10.0  # seconds; their hashrates change about as often
-WORKERS_AT_ONCE = 15  # whose figures take 30 us each
+WORKERS_AT_ONCE, CLIENTS_AT_ONCE = 15, 50  # that are looked at in a slice: 30 and 8 us each
 AT_ONCE = 100  # workers or clients in a piece of the answer: up to 90 kB, sent in 0.3 ms
 
 Snapshot = Callable[[], dict[str, Any]]
@@ -26,7 +27,8 @@ class Status:
 
     def __init__(self, snapshot: Snapshot, sessions: Snapshots, workers: Snapshots, settings: config.Config) -> None:
         self._snapshot, self._sessions, self._settings = snapshot, sessions, settings
-        self._workers = Cached(lambda: [_dumps(one) for one in paced(workers(), WORKERS_AT_ONCE)], WORKERS_FRESH)
+        # Kept as pieces: to free ten thousand texts at once took 3 ms.
+        self._workers = Cached(lambda: list(_joined(map(_dumps, paced(workers(), WORKERS_AT_ONCE)))), WORKERS_FRESH)
         self._built = Cached(self._build, FRESH)
 
     def pieces(self, clients: bool = True, offset: int = 0, limit: int | None = None) -> Iterator[str]:
@@ -37,9 +39,9 @@ class Status:
             yield head + "}\n"
             return
         yield head + ',"workers":['
-        yield from _joined(self._workers.get())
+        yield from paced(self._workers.get(), 1)
         yield '],"clients":['
-        yield from _joined(texts[offset:None if limit is None else offset + limit])
+        yield from paced(_joined(texts[offset:None if limit is None else offset + limit]), 1)
         yield "]}\n"
 
     def _build(self) -> tuple[str, list[str]]:
@@ -47,7 +49,7 @@ class Status:
         texts: list[str] = []
         active, difficulty = 0, 0.0
         addresses: Counter[str] = Counter()
-        for client in paced(self._sessions()):
+        for client in paced(self._sessions(), CLIENTS_AT_ONCE):
             texts.append(_dumps(client))
             active += client["diff"] > 0
             difficulty += client["diff"]
@@ -77,10 +79,12 @@ class Status:
                 "ban_duration_sec": settings.ban_duration_seconds}
 
 
-def _joined(texts: list[str]) -> Iterator[str]:
+def _joined(texts: Iterable[str]) -> Iterator[str]:
     """Texts with commas between, in pieces."""
-    for at in paced(range(0, len(texts), AT_ONCE), 1):
-        yield ("," if at else "") + ",".join(texts[at:at + AT_ONCE])
+    left, comma = iter(texts), ""
+    while some := list(islice(left, AT_ONCE)):
+        yield comma + ",".join(some)
+        comma = ","
 
 
 def _dumps(value: Any) -> str:

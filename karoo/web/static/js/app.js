@@ -1,7 +1,8 @@
 // The page: which view is shown, the badge of the connection, notices, title and footer.
 
+import { access } from "./api.js";
 import { h, replace, setText } from "./dom.js";
-import { ago, clock, duration, hashrate, plural } from "./format.js";
+import { ago, clock, duration, hashrate, plural, shortened } from "./format.js";
 import { startLive } from "./live.js";
 import { readRoute } from "./route.js";
 import { store } from "./store.js";
@@ -23,6 +24,7 @@ const VIEWS = {
   events: eventsView,
 };
 const LINKS = { live: "Live", polling: "Every 2 s", offline: "No connection" };
+const TITLE = 60; // characters of a view's name in the tab
 const TITLES = { up: "", connecting: "Connecting", idle: "Idle", down: "Pool down" };
 
 const main = document.getElementById("main");
@@ -68,7 +70,7 @@ function titled() {
       : summary
         ? TITLES[summary.pool.state] || hashrate(summary.hashrate["1m"])
         : "";
-  const title = [state, view.title, "Karoo"].filter(Boolean).join(" · ");
+  const title = [state, shortened(view.title, TITLE), "Karoo"].filter(Boolean).join(" · ");
   if (document.title !== title) document.title = title;
 }
 
@@ -96,10 +98,11 @@ function linkChanged(state, reason) {
   titled();
 }
 
-/** What stands above every page: no connection, or books that cannot be written. */
+/** What stands above every page: no access, no connection, or books that cannot be written. */
 function notices() {
   const lines = [];
-  if (link.state === "offline") lines.push(["offline", "bad", offlineText()]);
+  if (access.words !== null) lines.push(["access", "bad", access.words]);
+  else if (link.state === "offline") lines.push(["offline", "bad", offlineText()]);
   const fault = store.summary?.ledger?.fault;
   if (fault) lines.push(["ledger", "warn", `The accounts cannot be written: ${fault}`]);
   const element = document.getElementById("notices");
@@ -155,5 +158,6 @@ document.getElementById("skip").addEventListener("click", (event) => {
 document.addEventListener("visibilitychange", () => !document.hidden && store.summary && summaryCame(store.summary));
 window.addEventListener("hashchange", () => show(false));
 store.on("summary", summaryCame);
+access.changed = notices;
 show(true);
 startLive(linkChanged);

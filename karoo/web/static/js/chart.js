@@ -14,6 +14,7 @@ const SPOKEN = {
   "30d": "the last 30 days",
 };
 const SECONDS = { "1h": 3600, "24h": 86400, "7d": 604800, "30d": 2592000 };
+const NARROWEST = 3600; // seconds of the time axis: in the first hours it begins with the first figure
 const KEY = "karoo.range";
 const TABLE_ROWS = 48;
 
@@ -65,6 +66,7 @@ export function rangePicker(range, choose) {
 export class Chart {
   #range = null;
   #data = null;
+  #from = 0; // where the time axis begins
   #marks = [];
   #at = null; // the index that is pointed at, and the mark near it
   #near = null;
@@ -109,12 +111,14 @@ export class Chart {
       h("summary", null, "As a table"),
       this.rows,
     );
+    this.fault = h("p", { class: "chart-fault", hidden: true });
     this.element = h(
       "figure",
       { class: "chart" },
       legend,
       this.unit,
       h("div", { class: "chart-body" }, this.canvas, this.message),
+      this.fault,
       this.details,
     );
     this.plot = new Plot(this.canvas, {
@@ -126,16 +130,34 @@ export class Chart {
     });
   }
 
-  /** Throws ApiError. */
+  /** Fetches and shows; where that fails, says so beneath what was shown before. */
   async load(range, signal) {
-    const answers = await Promise.all(
-      this.series.map((one) => get("history", { metric: one.metric, range, worker: this.worker }, signal)),
-    );
-    this.#data = align(answers);
-    // until the proxy's clock is known, its newest figure tells the time: this machine's own clock may be wrong
-    const newest = this.#data[0].at(-1) ?? 0;
-    const to = Math.max(newest, store.summary || !newest ? store.now() : 0);
+    let answers;
+    try {
+      answers = await Promise.all(
+        this.series.map((one) => get("history", { metric: one.metric, range, worker: this.worker }, signal)),
+      );
+    } catch (error) {
+      if (!signal.aborted) this.#failed(error);
+      return;
+    }
+    if (!signal.aborted) this.#show(range, align(answers));
+  }
+
+  #failed(error) {
+    setText(this.fault, `This curve could not be fetched. ${error.message}`);
+    this.fault.hidden = false;
+    this.element.classList.toggle("missing", this.#data === null);
+  }
+
+  #show(range, data) {
+    this.fault.hidden = true;
+    this.element.classList.remove("missing");
     this.#range = range;
+    this.#data = data;
+    const to = Math.max(data[0].at(-1) ?? 0, store.now());
+    const first = data[0][data[0].findIndex((_, at) => data.some((column, number) => number && column[at] !== null))];
+    this.#from = Math.max(to - SECONDS[range], Math.min(first ?? 0, to - NARROWEST));
     const nothing = this.#data
       .slice(1)
       .every((column) => column.every((value) => value === null || (value === 0 && this.counted)));
@@ -143,7 +165,7 @@ export class Chart {
     setText(this.message, nothing ? this.nothing : "");
     this.canvas.classList.toggle("faint", nothing);
     this.details.hidden = nothing;
-    this.plot.show(this.#data, [to - SECONDS[range], to], this.#marks);
+    this.plot.show(this.#data, [this.#from, to], this.#marks);
     setText(this.unit, nothing ? "" : this.scale(largest(this.#data)).unit);
     this.#read();
     this.#describe();
@@ -189,7 +211,7 @@ export class Chart {
   }
 
   #marked() {
-    return this.#marks.some((mark) => mark.unix > store.now() - SECONDS[this.#range]);
+    return this.#marks.some((mark) => mark.unix > this.#from);
   }
 
   #when(unix) {

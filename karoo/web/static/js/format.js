@@ -45,8 +45,14 @@ export function difficulty(value) {
   return join({ number: number.includes(".") ? number.replace(/\.?0+$/, "") : number, unit });
 }
 
+/** The difficulty that somebody asks for, which is never 0: that stands for one not known yet. */
+export const neededDifficulty = (value) => difficulty(value || null);
+
 const COUNT = new Intl.NumberFormat("en");
 export const count = (value) => (known(value) ? COUNT.format(Math.round(value)) : NONE);
+
+/** "Cut" after so many characters, for where there is one line only. */
+export const shortened = (text, most) => (text.length > most ? text.slice(0, most - 1) + "…" : text);
 
 /** A ratio of 0..1 as per cent. */
 export function percent(ratio) {
@@ -85,7 +91,15 @@ export function ago(seconds) {
   return Math.floor(seconds / size) + GAP + unit + " ago";
 }
 
-export const milliseconds = (value) => (known(value) ? value.toFixed(value < 10 ? 1 : 0) + GAP + "ms" : NONE);
+export function milliseconds(value) {
+  if (!known(value)) return NONE;
+  if (value > 0 && value < 0.05) return "<" + GAP + "0.1" + GAP + "ms";
+  return value.toFixed(value < 10 ? 1 : 0) + GAP + "ms";
+}
+
+/** How long the pool takes: the middle, and what is seldom exceeded; `latency` {p50, p99} or null. */
+export const answerTime = (latency) =>
+  latency ? `${milliseconds(latency.p50)}, 99 of 100 within ${milliseconds(latency.p99)}` : NONE;
 
 export function bytes(value) {
   if (!known(value)) return NONE;

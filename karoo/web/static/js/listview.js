@@ -1,7 +1,7 @@
 // A page that is a list: search, filter, sortable table, 100 rows a page, fetched every few seconds.
 
 import { get } from "./api.js";
-import { h, replace, setText } from "./dom.js";
+import { h, replace, setAttr, setText } from "./dom.js";
 import { count, plural } from "./format.js";
 import { Refresher } from "./refresh.js";
 import { keepParams } from "./route.js";
@@ -10,6 +10,8 @@ import { Table } from "./table.js";
 const LIMIT = 100;
 const EVERY_MS = 5000;
 const TYPING_MS = 250;
+const LONGEST = 200; // characters of what is searched
+const LARGEST_OFFSET = 1e9;
 
 /**
  * `path`: of the API; `page`: of the route; `columns`, `row`, `id`, `caption`: of the Table; `sort`, `order`: at first;
@@ -20,20 +22,27 @@ export class ListView {
   constructor(options, params) {
     Object.assign(this, { sort: "", order: "", search: null, filter: null }, options);
     this.first = { sort: this.sort, order: this.order };
-    this.query = params.get("q") ?? "";
-    this.chosen = this.filter ? (params.get(this.filter.name) ?? "") : "";
-    this.offset = Math.max(0, Number(params.get("offset")) || 0);
-    if (this.columns.some((column) => column.sort && column.key === params.get("sort"))) {
-      this.sort = params.get("sort");
-      this.order = params.get("order") === "desc" ? "desc" : "asc";
-    }
+    this.#take(params);
     this.table = new Table({
       ...options,
       onSort: this.sort ? (sort, order) => this.#change({ sort, order, offset: 0 }) : null,
     });
-    this.table.sorted(this.sort, this.order);
     this.#build();
+    this.#sorted();
     this.refresher = new Refresher((signal) => this.#load(signal), EVERY_MS);
+  }
+
+  /** From the address, which anybody may have written: what makes no sense is passed over. */
+  #take(params) {
+    this.query = this.search === null ? "" : (params.get("q") ?? "").slice(0, LONGEST);
+    const chosen = this.filter ? params.get(this.filter.name) : null;
+    this.chosen = this.filter?.options.some(([value]) => value === chosen) ? chosen : "";
+    const offset = Math.min(Number(params.get("offset")), LARGEST_OFFSET);
+    this.offset = offset > 0 ? Math.floor(offset / LIMIT) * LIMIT : 0;
+    if (this.columns.some((column) => column.sort && column.key === params.get("sort"))) {
+      this.sort = params.get("sort");
+      this.order = params.get("order") === "desc" ? "desc" : "asc";
+    }
   }
 
   #build() {
@@ -63,6 +72,7 @@ export class ListView {
       "aria-label": this.search,
       autocomplete: "off",
       spellcheck: "false",
+      maxlength: LONGEST,
       value: this.query,
     });
     let timer = null;
@@ -107,15 +117,29 @@ export class ListView {
     if (!this.sort || sortable.length < 3) return null;
     this.sorter = h(
       "select",
-      { class: "sorter", "aria-label": "Sort by" },
+      { "aria-label": "Sort by" },
       sortable.map((column) => h("option", { value: column.key }, `By ${column.long ?? column.title}`)),
     );
-    this.sorter.value = this.sort;
     this.sorter.addEventListener("change", () => {
       const column = sortable.find((one) => one.key === this.sorter.value);
       this.#change({ sort: column.key, order: column.first ?? (column.num ? "desc" : "asc"), offset: 0 });
     });
-    return this.sorter;
+    this.direction = h("button", { type: "button", class: "button", on: { click: () => this.#reverse() } });
+    return h("div", { class: "sorter" }, this.sorter, this.direction);
+  }
+
+  #reverse() {
+    this.#change({ order: this.order === "asc" ? "desc" : "asc", offset: 0 });
+  }
+
+  /** Shows by what the list is sorted, wherever that can be chosen. */
+  #sorted() {
+    this.table.sorted(this.sort, this.order);
+    if (!this.sorter) return;
+    const rising = this.order === "asc";
+    this.sorter.value = this.sort;
+    setText(this.direction, rising ? "↑" : "↓");
+    setAttr(this.direction, "aria-label", `Order: ${rising ? "ascending" : "descending"}. Reverse it`);
   }
 
   #choose(value) {
@@ -139,8 +163,7 @@ export class ListView {
   #change(changes) {
     Object.assign(this, changes);
     this.speak = true;
-    this.table.sorted(this.sort, this.order);
-    if (this.sorter) this.sorter.value = this.sort;
+    this.#sorted();
     const sorted = this.sort !== this.first.sort || this.order !== this.first.order;
     keepParams(this.page, {
       q: this.query,

@@ -1,6 +1,6 @@
 // Keeps the store fresh: by WebSocket, and where that is not to be had by asking every two seconds.
 
-import { get } from "./api.js";
+import { access, get, here } from "./api.js";
 import { store } from "./store.js";
 
 const SILENT_MS = 5000; // a message comes each second; after this long without one the line counts as dead
@@ -38,7 +38,7 @@ class Live {
   }
 
   #connect() {
-    const url = new URL("live", document.baseURI.split("#")[0]);
+    const url = here("live");
     url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
     const socket = new WebSocket(url);
     this.#socket = socket;
@@ -79,7 +79,7 @@ class Live {
       this.#lost();
       return;
     }
-    if (!this.#socket && now >= this.#retryAt) this.#connect();
+    if (!this.#socket && now >= this.#retryAt && access.words === null) this.#connect();
     if (!this.#isLive() && !document.hidden && now - this.#polledAt >= POLL_MS) this.#poll();
     this.#judge();
   }

@@ -64,37 +64,35 @@ export class Facts {
 
 /** What to enter in a miner to have it here: `stratum` of the summary. */
 export function connectGuide(stratum) {
-  const lines = stratum.addresses.map((address) =>
-    h("li", null, h("code", null, address), copyButton(address, `the address ${address}`)),
-  );
+  const { addresses, user_form: user, password_form: password, worker_hint: hint } = stratum;
   return h(
     "div",
     { class: "guide" },
     h(
       "dl",
       null,
-      h(
-        "div",
-        null,
-        h("dt", null, stratum.addresses.length > 1 ? "Pool address, one of" : "Pool address"),
-        h("dd", null, h("ul", { class: "copy-lines" }, lines)),
+      guideStep(
+        addresses.length > 1 ? "Pool address, one of" : "Pool address",
+        addresses.map((address) => copyLine(address, `the address ${address}`)),
       ),
-      h(
-        "div",
-        null,
-        h("dt", null, "User"),
-        h(
-          "dd",
-          null,
-          h(
-            "ul",
-            { class: "copy-lines" },
-            h("li", null, h("code", null, stratum.user_form), copyButton(stratum.user_form, "the user")),
-          ),
-        ),
-        h("dd", { class: "hint" }, "What follows the last dot is the worker's name here. Give each miner its own."),
-      ),
-      h("div", null, h("dt", null, "Password"), h("dd", null, "anything, for example ", h("code", null, "x"))),
+      guideStep("User", [copyLine(user, "the user")], `${hint} Give each miner its own.`),
+      guideStep("Password", [copyLine(password, "the password")]),
     ),
   );
+}
+
+function guideStep(title, lines, hint = null) {
+  return h(
+    "div",
+    null,
+    h("dt", null, title),
+    h("dd", null, h("ul", { class: "copy-lines" }, lines)),
+    hint && h("dd", { class: "hint" }, hint),
+  );
+}
+
+/** A text to enter as it stands; one of several words only describes what to enter. */
+function copyLine(text, what) {
+  if (/\s/.test(text)) return h("li", null, text);
+  return h("li", null, h("code", null, text), copyButton(text, what));
 }

@@ -128,7 +128,7 @@ export class Plot {
       stroke,
       width: bars ? 0 : 1.75,
       alpha: bars ? 0.8 : 1,
-      points: { size: 4, width: 0, fill: stroke, filter: bars ? () => [] : alone },
+      points: { size: 7, width: 0, fill: stroke, filter: bars ? () => [] : alone },
       spanGaps: false,
     };
     if (fill) style.fill = colour(name + "-soft");

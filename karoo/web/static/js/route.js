@@ -1,15 +1,13 @@
 // Hash routes: #/workers/<encoded name>?sort=name. What is chosen on a page is in its address, so that "back" and
 // bookmarks keep it.
 
-import { encode } from "./api.js";
-
 /** {page: "workers", name: "rig1" | null, params: URLSearchParams} */
 export function readRoute() {
   const [path, query = ""] = location.hash.replace(/^#\/?/, "").split("?", 2);
   const [page, ...rest] = path.split("/");
   return {
     page: page || "overview",
-    name: rest.length ? decode(rest.join("/")) : null,
+    name: decode(rest.join("/")) || null,
     params: new URLSearchParams(query),
   };
 }
@@ -19,6 +17,15 @@ function decode(text) {
     return decodeURIComponent(text);
   } catch {
     return text;
+  }
+}
+
+/** A name from outside, which may hold slashes and whatever else. */
+function encode(name) {
+  try {
+    return encodeURIComponent(name);
+  } catch {
+    return encodeURIComponent(name.replace(/[\ud800-\udfff]/g, "\ufffd")); // half a surrogate pair
   }
 }
 

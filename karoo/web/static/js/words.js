@@ -20,21 +20,20 @@ export const POOL_STATES = {
 };
 
 export const EVENT_KINDS = {
+  start: "Start",
+  stop: "Stop",
   "pool up": "Pool up",
   "pool lost": "Pool lost",
   failover: "Failover",
-  switch: "Switch",
-  job: "Job",
   block: "Block",
   ban: "Ban",
   unban: "Unban",
   cut: "Cut",
-  kick: "Kick",
   full: "Full",
-  ledger: "Ledger",
+  kick: "Kick",
+  switch: "Switch",
   reload: "Reload",
-  start: "Start",
-  stop: "Stop",
+  ledger: "Ledger",
   bug: "Bug",
 };
 

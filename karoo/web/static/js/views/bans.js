@@ -7,11 +7,25 @@ import { address, empty, heading } from "../parts.js";
 import { store } from "../store.js";
 
 const COLUMNS = [
-  { key: "address", title: "Address", head: true, still: true, cell: (ban) => address(ban.address) },
+  { key: "address", title: "Address", sort: true, head: true, still: true, cell: (ban) => address(ban.address) },
   { key: "why", title: "Why", class: "col-text", cell: (ban) => foreign(ban.why, { title: null }) },
-  { key: "times", title: "Times", num: true, class: "wide-2", cell: (ban) => count(ban.times) },
-  { key: "since_unix", title: "Since", num: true, class: "wide-1", cell: (ban) => moment(ban.since_unix, store.now()) },
-  { key: "until_unix", title: "Until", num: true, class: "wide-2", cell: (ban) => moment(ban.until_unix, store.now()) },
+  { key: "times", title: "Times", sort: true, num: true, class: "wide-2", cell: (ban) => count(ban.times) },
+  {
+    key: "since",
+    title: "Since",
+    sort: true,
+    num: true,
+    class: "wide-1",
+    cell: (ban) => moment(ban.since_unix, store.now()),
+  },
+  {
+    key: "until",
+    title: "Until",
+    sort: true,
+    num: true,
+    class: "wide-2",
+    cell: (ban) => moment(ban.until_unix, store.now()),
+  },
   { key: "seconds_left", title: "Left", num: true, cell: (ban) => duration(ban.seconds_left) },
 ];
 
@@ -23,6 +37,8 @@ export function bansView({ params }) {
       path: "bans",
       page: "bans",
       columns: COLUMNS,
+      sort: "since",
+      order: "desc",
       noun: ["address is banned", "addresses are banned"],
       search: "Search address or reason",
       row: (ban) => ({ key: ban.address, dataset: { ban: ban.address } }),

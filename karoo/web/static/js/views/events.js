@@ -61,13 +61,13 @@ export function eventsView({ params }) {
       page: "events",
       columns: COLUMNS,
       noun: ["event", "events"],
-      search: null,
+      search: "Search what happened",
       filter: { name: "kind", label: "Kind of event", options: [["", "All kinds"], ...Object.entries(EVENT_KINDS)] },
       row: (event) => ({ key: `${event.id} ${event.unix}`, dataset: { event: String(event.id), kind: event.kind } }),
       empty: (filtered) =>
         filtered
-          ? empty("No event of this kind", "Nothing of the kind has happened since the proxy started.")
-          : empty("Nothing has happened yet", "Lost pools, failovers, bans, new jobs and blocks are listed here."),
+          ? empty("No event matches", "Nothing of the kind has happened since the proxy started.")
+          : empty("Nothing has happened yet", "Lost pools, failovers, bans and blocks are listed here."),
     },
     params,
   );

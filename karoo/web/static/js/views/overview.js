@@ -1,17 +1,16 @@
 // #/: what an operator wants to know in five seconds, and beneath it why.
 
-import { Chart, rangePicker, savedRange } from "../chart.js";
-import { EventLog } from "../eventlog.js";
+import { Chart } from "../chart.js";
+import { Curves } from "../curves.js";
 import { foreign, h, replace, setText } from "../dom.js";
-import { hashrate, scaleOf } from "../format.js";
+import { EventLog } from "../eventlog.js";
+import { hashrate, plural, scaleOf } from "../format.js";
 import { card, connectGuide } from "../parts.js";
-import { Refresher } from "../refresh.js";
 import { eventBadge, eventTime } from "./events.js";
 import { PaidCard, PoolCard, SharesCard } from "./overview_cards.js";
 import { Strip } from "./overview_strip.js";
 
 const TOLD = 8; // happenings
-const CURVE_MS = { "1h": 10000, "24h": 30000, "7d": 60000, "30d": 60000 };
 
 export function overviewView() {
   return new Overview();
@@ -24,8 +23,7 @@ class Overview {
     this.strip = new Strip();
     this.parts = [this.strip, new SharesCard(), new PaidCard(), new PoolCard()];
     this.welcome = h("section", { class: "card welcome", "aria-label": "Connect your first miner", hidden: true });
-    this.range = savedRange();
-    const curve = this.#curve();
+    this.curves = this.#curves();
     const timeline = this.#timeline();
     const [strip, shares, paid, pool] = this.parts.map((part) => part.element);
     this.element = h(
@@ -34,14 +32,13 @@ class Overview {
       h("h1", { class: "sr", tabindex: "-1" }, "Overview"),
       strip,
       this.welcome,
-      curve,
+      this.curves.element,
       h("div", { class: "grid" }, shares, paid, timeline, pool),
     );
     this.log = new EventLog(() => this.#told());
-    this.curves = new Refresher((signal) => this.#load(signal), CURVE_MS[this.range]);
   }
 
-  #curve() {
+  #curves() {
     this.chart = new Chart({
       title: "Hashrate",
       height: 280,
@@ -52,31 +49,7 @@ class Overview {
         { metric: "hashrate_paid", label: "Paid", colour: "--paid" },
       ],
     });
-    const picker = rangePicker(this.range, (range) => {
-      this.range = range;
-      this.curves.everyMs = CURVE_MS[range];
-      this.curves.now();
-    });
-    this.fault = h("p", { class: "hint tone-bad", hidden: true });
-    return h(
-      "section",
-      { class: "card", "aria-label": "Hashrate" },
-      h("div", { class: "card-head" }, h("h2", null, "Hashrate"), picker),
-      this.chart.element,
-      this.fault,
-    );
-  }
-
-  async #load(signal) {
-    let fault = "";
-    try {
-      await this.chart.load(this.range, signal);
-    } catch (error) {
-      if (signal.aborted) return;
-      fault = `The curve could not be fetched. ${error.message}`;
-    }
-    this.fault.hidden = !fault;
-    setText(this.fault, fault);
+    return new Curves("Hashrate", [this.chart]);
   }
 
   #timeline() {
@@ -117,8 +90,9 @@ class Overview {
 
   update(summary) {
     for (const part of this.parts) part.update(summary);
-    setText(this.counts.firstChild, summary.failovers === 1 ? "1 failover" : `${summary.failovers} failovers`);
-    setText(this.counts.lastChild, summary.bans === 1 ? "1 ban in force" : `${summary.bans} bans in force`);
+    this.curves.update(summary);
+    setText(this.counts.firstChild, plural(summary.failovers, "failover"));
+    setText(this.counts.lastChild, plural(summary.bans, "ban in force", "bans in force"));
     this.#greet(summary);
   }
 
@@ -137,8 +111,7 @@ class Overview {
   }
 
   destroy() {
-    this.curves.stop();
+    this.curves.destroy();
     this.log.destroy();
-    this.chart.destroy();
   }
 }

@@ -1,9 +1,10 @@
 // The cards beneath the curve: shares and why some were refused, checked against paid, the pool.
 
-import { foreign, h, replace, setAttr, setText } from "../dom.js";
-import { count, difficulty, hashrate, milliseconds, NONE, percent } from "../format.js";
+import { foreign, h, replace } from "../dom.js";
+import { answerTime, count, difficulty, neededDifficulty, NONE, percent } from "../format.js";
 import { card, Facts } from "../parts.js";
 import { reasonWords } from "../words.js";
+import { paidDifficulty, Rates } from "./rates.js";
 
 const MOST_REASONS = 6;
 
@@ -75,57 +76,18 @@ export class Reasons {
   }
 }
 
-const SPANS = { "1m": "1 min", "15m": "15 min", "1h": "1 h", "24h": "24 h" };
-
-/** Hashrates over four spans of time, as checked here and as paid by the pool. */
-export class Rates {
-  constructor(caption) {
-    this.rows = Object.entries(SPANS).map(([key, text]) => {
-      const cells = [0, 1, 2].map(() => h("td", { class: "num" }));
-      return { key, cells, element: h("tr", null, h("th", { scope: "row" }, text), cells) };
-    });
-    const head = ["Over", "Checked", "Paid", "Ratio"].map((text, at) =>
-      h("th", { scope: "col", class: at ? "num" : null }, text),
-    );
-    this.element = h(
-      "table",
-      { class: "plain rates" },
-      h("caption", { class: "sr" }, caption),
-      h("thead", null, h("tr", null, head)),
-      h(
-        "tbody",
-        null,
-        this.rows.map((row) => row.element),
-      ),
-    );
-  }
-
-  show(checked, paid) {
-    for (const { key, cells } of this.rows) {
-      setText(cells[0], hashrate(checked[key]));
-      setText(cells[1], hashrate(paid[key]));
-      setText(cells[2], checked[key] > 0 ? ((paid[key] / checked[key]) * 100).toFixed(1) + "\u00a0%" : NONE);
-    }
-  }
-}
-
 export class PaidCard {
   constructor() {
     this.rates = new Rates("Hashrate checked here and paid by the pool");
-    this.element = card(
-      "Checked and paid",
-      this.rates.element,
-      h(
-        "p",
-        { class: "hint" },
-        "Checked is what the miners proved to this proxy, paid what the pool accepted. Over minutes they differ by " +
-          "chance; where they differ for a day, the pool refuses work.",
-      ),
-    );
+    this.element = card("Checked and paid", this.rates.element);
   }
 
   update(summary) {
-    this.rates.show(summary.hashrate, summary.hashrate_paid);
+    this.rates.show(summary, {
+      work: summary.difficulty.accepted,
+      difficulty: paidDifficulty(summary),
+      algorithm: summary.algorithm,
+    });
   }
 }
 
@@ -159,16 +121,9 @@ export class PoolCard {
       const value = this.facts.at(key);
       if (value.textContent !== (text ?? NONE)) replace(value, foreign(text ?? NONE));
     }
-    this.facts.set("difficulty", difficulty(pool.difficulty));
+    this.facts.set("difficulty", neededDifficulty(pool.difficulty));
     this.facts.set("network", difficulty(pool.network_difficulty));
     this.facts.set("connections", count(pool.connections));
-    this.facts.set("latency", latency ? milliseconds(latency.p50) : NONE);
-    setAttr(
-      this.facts.at("latency"),
-      "title",
-      latency ? `95 % within ${milliseconds(latency.p95)}, 99 % within ${milliseconds(latency.p99)}` : null,
-    );
-    if (latency)
-      setText(this.facts.at("latency"), `${milliseconds(latency.p50)}, slowest ${milliseconds(latency.p99)}`);
+    this.facts.set("latency", answerTime(latency));
   }
 }

@@ -1,9 +1,10 @@
 // #/pools: the pool in use, the backups, each connection; and how fast the pool answers.
 
 import { get } from "../api.js";
-import { Chart, rangePicker, savedRange } from "../chart.js";
+import { Chart } from "../chart.js";
+import { Curves } from "../curves.js";
 import { foreign, h, replace } from "../dom.js";
-import { count, difficulty, duration, milliseconds, NONE } from "../format.js";
+import { count, difficulty, duration, milliseconds, neededDifficulty, NONE } from "../format.js";
 import { address, badge, Facts, heading } from "../parts.js";
 import { Refresher } from "../refresh.js";
 import { store } from "../store.js";
@@ -11,7 +12,7 @@ import { Table } from "../table.js";
 import { POOL_STATES } from "../words.js";
 
 const COLUMNS = [
-  { key: "number", title: "No.", num: true, cell: (line) => String(line.number) },
+  { key: "number", title: "No.", num: true, class: "wide-1", cell: (line) => String(line.number) },
   { key: "address", title: "Address", head: true, cell: (line) => address(line.address ?? NONE) },
   { key: "up", title: "State", cell: (line) => badge(line.up ? "ok" : "bad", line.up ? "Up" : "Down") },
   {
@@ -22,7 +23,13 @@ const COLUMNS = [
     cell: (line) => duration(line.up ? line.up_seconds : null),
   },
   { key: "sessions", title: "Sessions", num: true, cell: (line) => count(line.sessions) },
-  { key: "difficulty", title: "Difficulty", num: true, class: "wide-1", cell: (line) => difficulty(line.difficulty) },
+  {
+    key: "difficulty",
+    title: "Difficulty",
+    num: true,
+    class: "wide-1",
+    cell: (line) => neededDifficulty(line.difficulty),
+  },
   { key: "owed_answers", title: "Answers due", num: true, class: "wide-2", cell: (line) => count(line.owed_answers) },
   { key: "held_shares", title: "Shares held", num: true, class: "wide-2", cell: (line) => count(line.held_shares) },
   {
@@ -57,33 +64,15 @@ export function poolsView() {
     series: [{ metric: "latency", label: "Wait for the pool's verdict", colour: "--checked", fill: true }],
     nothing: "No verdict of the pool yet. The curve begins with the first share that is good enough for it.",
   });
-  let range = savedRange();
-  const curves = new Refresher((signal) => chart.load(range, signal), 30000);
-  const picker = rangePicker(range, (chosen) => {
-    range = chosen;
-    curves.now();
-  });
+  const curves = new Curves("How fast the pool answers", [chart]);
   const list = new Refresher(async (signal) => show(box, cards, await load(box, signal)), 5000);
-  const element = h(
-    "div",
-    null,
-    heading("Pools"),
-    box,
-    h(
-      "section",
-      { class: "card", "aria-label": "The pool's answers" },
-      h("div", { class: "card-head" }, h("h2", null, "How fast the pool answers"), picker),
-      chart.element,
-    ),
-  );
   return {
-    element,
+    element: h("div", null, heading("Pools"), box, curves.element),
     title: "Pools",
-    update() {},
+    update: (summary) => curves.update(summary),
     destroy() {
-      curves.stop();
+      curves.destroy();
       list.stop();
-      chart.destroy();
     },
   };
 }

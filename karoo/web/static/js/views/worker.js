@@ -1,15 +1,18 @@
 // #/workers/<name>: one worker: its curves, its lines, and its last shares explained.
 
-import { encode, get } from "../api.js";
-import { Chart, rangePicker, savedRange } from "../chart.js";
-import { foreign, h, replace } from "../dom.js";
-import { ago, count, difficulty, duration, hashrate, milliseconds, moment, NONE, percent, scaleOf } from "../format.js";
+import { get } from "../api.js";
+import { Chart } from "../chart.js";
+import { Curves } from "../curves.js";
+import { copyButton, foreign, h, replace } from "../dom.js";
+import { ago, answerTime, count, difficulty, duration, hashrate, milliseconds, moment, percent } from "../format.js";
+import { scaleOf, shortened } from "../format.js";
 import { badge, card, empty, Facts, stateBadge } from "../parts.js";
 import { Refresher } from "../refresh.js";
 import { store } from "../store.js";
 import { Table } from "../table.js";
 import { explain } from "../words.js";
-import { Rates, Reasons } from "./overview_cards.js";
+import { Reasons } from "./overview_cards.js";
+import { paidDifficulty, Rates } from "./rates.js";
 import { SESSION_COLUMNS, sessionRow } from "./sessions.js";
 
 const SHARES = [
@@ -57,26 +60,33 @@ class WorkerView {
   constructor(name) {
     this.name = this.title = name;
     this.body = h("div", { class: "worker-body" });
+    this.heading = h("h1", { class: "worker-name", tabindex: "-1" }, foreign(name));
     this.state = h("span", { class: "worker-state" });
-    this.device = h("span", { class: "quiet" });
+    this.device = h("span", { class: "worker-device quiet" });
+    this.whole = h(
+      "details",
+      { class: "worker-whole", hidden: true },
+      h("summary", null, "The whole name"),
+      h("p", null, foreign(name, { title: null })),
+      copyButton(name, "the name"),
+    );
     this.instead = h("div", { hidden: true });
     this.element = h(
       "section",
-      { id: "worker", dataset: { name }, "aria-label": `Worker ${name}` },
+      { id: "worker", dataset: { name }, "aria-label": `Worker ${shortened(name, 60)}` },
       h("p", { class: "crumb" }, h("a", { href: "#/workers" }, "All workers")),
-      h("div", { class: "page-head" }, h("h1", { tabindex: "-1" }, foreign(name)), this.state, this.device),
+      h("div", { class: "page-head" }, this.heading, this.state, this.device, this.whole),
       this.instead,
       this.body,
     );
+    this.curves = this.#curves();
     this.#build();
-    this.range = savedRange();
     this.detail = new Refresher((signal) => this.#load(signal), 5000);
-    this.curves = new Refresher((signal) => this.#draw(signal), 30000);
   }
 
-  #build() {
+  #curves() {
     const history = { worker: this.name, sync: "worker" };
-    this.rateChart = new Chart({
+    const rate = new Chart({
       ...history,
       title: "Hashrate",
       height: 220,
@@ -93,19 +103,28 @@ class WorkerView {
       scale: (most) => (most < 1000 ? { divisor: 1, unit: "shares" } : { divisor: 1000, unit: "thousand shares" }),
       nothing: "None recorded in this time.",
     };
-    this.goodChart = new Chart({
+    const good = new Chart({
       ...shares,
       title: "Shares accepted",
       height: 150,
       series: [{ metric: "accepted", label: "Accepted", colour: "--ok", bars: true }],
     });
-    this.badChart = new Chart({
+    const bad = new Chart({
       ...shares,
       title: "Shares rejected",
       height: 150,
       series: [{ metric: "rejected", label: "Rejected", colour: "--bad", bars: true }],
     });
-    this.charts = [this.rateChart, this.goodChart, this.badChart];
+    const twin = h(
+      "div",
+      { class: "twin" },
+      h("div", null, h("h3", null, "Shares accepted"), good.element),
+      h("div", null, h("h3", null, "Shares rejected"), bad.element),
+    );
+    return new Curves("Hashrate", [rate, good, bad], [rate.element, twin]);
+  }
+
+  #build() {
     this.facts = new Facts(
       {
         accepted: "Accepted",
@@ -117,7 +136,7 @@ class WorkerView {
         forwarded: "Sent to the pool",
         taken: "Taken by the pool",
         refused: "Refused by the pool",
-        latency: "Pool answers within",
+        latency: "Pool answers in",
         blocks: "Blocks found",
         first: "First seen",
       },
@@ -140,24 +159,9 @@ class WorkerView {
       row: shareRow,
     });
     this.noShares = h("p", { class: "quiet", hidden: true }, "No share since the proxy started.");
-    const picker = rangePicker(savedRange(), (range) => {
-      this.range = range;
-      this.curves.now();
-    });
     replace(
       this.body,
-      h(
-        "section",
-        { class: "card", "aria-label": "Curves" },
-        h("div", { class: "card-head" }, h("h2", null, "Hashrate"), picker),
-        this.rateChart.element,
-        h(
-          "div",
-          { class: "twin" },
-          h("div", null, h("h3", null, "Shares accepted"), this.goodChart.element),
-          h("div", null, h("h3", null, "Shares rejected"), this.badChart.element),
-        ),
-      ),
+      this.curves.element,
       h(
         "div",
         { class: "grid" },
@@ -172,15 +176,12 @@ class WorkerView {
   async #load(signal) {
     let worker;
     try {
-      worker = await get(`workers/${encode(this.name)}`, {}, signal);
+      worker = await get("worker", { name: this.name }, signal);
     } catch (error) {
       if (!signal.aborted) this.#failed(error);
       return;
     }
-    if (signal.aborted) return;
-    // "." and ".." as names are taken out of a URL on the way, and something else is answered
-    if (worker.name !== this.name) this.#failed({ status: 404 });
-    else this.#show(worker);
+    if (!signal.aborted) this.#show(worker);
   }
 
   #failed({ status, message }) {
@@ -208,7 +209,7 @@ class WorkerView {
     replace(this.state, stateBadge(worker.state));
     if (this.device.textContent !== worker.device) replace(this.device, foreign(worker.device));
     this.#figures(worker);
-    this.rates.show(worker.hashrate, worker.hashrate_paid);
+    this.#paid(worker);
     this.reasons.show(worker.rejected_by_reason, worker.accepted + worker.rejected);
     this.sessions.show(worker.session_items);
     this.sessions.element.hidden = worker.session_items.length === 0;
@@ -216,6 +217,16 @@ class WorkerView {
     this.shares.show(worker.recent_shares);
     this.shares.element.hidden = worker.recent_shares.length === 0;
     this.noShares.hidden = worker.recent_shares.length > 0;
+  }
+
+  #paid(worker) {
+    const summary = store.summary;
+    const own = worker.pool_accepted > 0 ? worker.pool_difficulty_accepted / worker.pool_accepted : null;
+    this.rates.show(worker, {
+      work: worker.difficulty_accepted,
+      difficulty: own ?? (summary && paidDifficulty(summary)),
+      algorithm: summary?.algorithm,
+    });
   }
 
   #figures(worker) {
@@ -230,24 +241,22 @@ class WorkerView {
       forwarded: count(worker.forwarded),
       taken: count(worker.pool_accepted),
       refused: count(worker.pool_rejected),
-      latency: worker.pool_latency_ms ? milliseconds(worker.pool_latency_ms.p50) : NONE,
+      latency: answerTime(worker.pool_latency_ms),
       blocks: count(worker.blocks),
       first: moment(worker.first_seen_unix, store.now()),
     };
     for (const [key, text] of Object.entries(figures)) this.facts.set(key, text);
   }
 
-  async #draw(signal) {
-    const loads = this.charts.map((chart) => chart.load(this.range, signal));
-    await Promise.allSettled(loads); // what is wrong with the server is said by #load
+  update(summary) {
+    this.curves.update(summary);
+    const cut = this.heading.scrollHeight > this.heading.clientHeight + 1;
+    if (this.whole.hidden === cut) this.whole.hidden = !cut;
   }
-
-  update() {}
 
   destroy() {
     this.detail.stop();
-    this.curves.stop();
-    for (const chart of this.charts) chart.destroy();
+    this.curves.destroy();
   }
 }
 

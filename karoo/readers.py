@@ -1,0 +1,49 @@
+"""Those who work for pages and programs that only look: however many there are, each turn of the loop has one slice of
+their work, so that a share waits for one of them and not for all.
+
+A slice should take half a millisecond. What the proxy itself must do for its miners is not in this line: see `pace`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from gevent.event import Event
+
+from karoo.pace import SLICE, pause
+
+Thing = TypeVar("Thing")
+
+
+class Line:
+    """First come, first served. A lock of gevent's would go to whoever has just had it."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Event] = deque()
+
+    def turn(self) -> None:
+        """Wait until it is this greenlet's turn, and everybody else has had one, I/O included."""
+        mine = Event()
+        self._waiting.append(mine)
+        try:
+            if self._waiting[0] is not mine:
+                mine.wait()
+            pause()
+        finally:
+            self._waiting.remove(mine)
+            if self._waiting:
+                self._waiting[0].set()
+
+
+_line = Line()  # there is one loop, and so one line before it
+turn = _line.turn
+
+
+def paced(things: Iterable[Thing], between: int = SLICE) -> Iterator[Thing]:
+    """The things one by one; after so many of them, others have their turn."""
+    for count, thing in enumerate(things, 1):
+        yield thing
+        if count % between == 0:
+            turn()
