@@ -22,7 +22,7 @@ def http(**options):
 
 def client(**options):
     """A client of an application under these options of the section http."""
-    app = Flask("test")
+    app = Flask("test", static_folder=None)
     install(app, http(**options))
     app.config["PROPAGATE_EXCEPTIONS"] = False
     for path in ("/healthz", "/readyz", "/status", "/static/<path:name>"):

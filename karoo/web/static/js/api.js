@@ -73,7 +73,6 @@ async function read(response) {
     if (response.ok) throw new ApiError("The proxy's answer cannot be read.", response.status);
   }
   if (response.ok) return data;
-  const words =
-    access.words ?? data?.error?.message ?? `The proxy answered with status ${response.status}.`;
+  const words = access.words ?? data?.error?.message ?? `The proxy answered with status ${response.status}.`;
   throw new ApiError(words, response.status);
 }

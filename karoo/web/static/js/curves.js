@@ -1,8 +1,8 @@
 // The card of a page's curves, with the range that they share. Fetched again and again, but only where the proxy keeps
 // any.
 
-import { rangePicker, savedRange } from "./chart.js";
 import { h } from "./dom.js";
+import { rangePicker, savedRange } from "./ranges.js";
 import { Refresher } from "./refresh.js";
 
 const EVERY_MS = { "1h": 10000, "24h": 30000, "7d": 60000, "30d": 60000 };
