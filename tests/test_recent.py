@@ -11,7 +11,7 @@ from karoo.accounting.recent import RecentShares
 shares = st.builds(
     dict, at=st.floats(1e9, 4e9), found=st.floats(0, 1e300), needed=st.floats(0, 1e300), waited=st.floats(0, 100),
     verdict=st.sampled_from([recent.HERE, recent.POOL, recent.REFUSED_HERE, recent.REFUSED_BY_POOL]),
-    job_id=st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20))
+    job_id=st.text(st.characters(exclude_characters="\0"), max_size=20))
 
 
 def same(shown, kept):
@@ -22,7 +22,7 @@ def same(shown, kept):
 def test_the_ring_keeps_the_latest(added):
     ring = RecentShares()
     for number, share in enumerate(added):
-        ring.add(**{**share, "job_id": share["job_id"].encode()})
+        ring.add(**share)
         if share["verdict"] in (recent.REFUSED_HERE, recent.REFUSED_BY_POOL):
             ring.explain(f"reason {number}", f"words {number}")
     shown = list(ring.latest())
@@ -35,14 +35,14 @@ def test_the_ring_keeps_the_latest(added):
         assert one["by"] == ("pool" if by_pool else "proxy")
         assert (one["reason"], one["words"]) == ((f"reason {number}", f"words {number}") if refused else ("", ""))
         assert one["unix"] == round(share["at"], 3)
-        assert share["job_id"].encode().startswith(one["job"].encode())
+        assert share["job_id"].encode("utf-8", "replace").startswith(one["job"].encode())
         assert same(one["difficulty"], share["found"]) and same(one["needed"], share["needed"])
         assert (one["latency_ms"] is not None) == by_pool
 
 
 def test_long_words_are_cut():
     ring = RecentShares()
-    ring.add(1e9, 1.0, 1.0, 0.0, recent.REFUSED_BY_POOL, b"job")
+    ring.add(1e9, 1.0, 1.0, 0.0, recent.REFUSED_BY_POOL, "job")
     ring.explain("r" * 1000, "w" * 1000)
     (one,) = ring.latest()
     assert len(one["reason"]) == len(one["words"]) == recent.MAX_WORDS

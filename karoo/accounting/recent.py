@@ -31,13 +31,13 @@ class RecentShares:
         self._at = 0  # where the next one goes
         self._words: dict[int, tuple[str, str]] | None = None  # place -> (reason, the pool's words) of refused ones
 
-    def add(self, at: float, found: float, needed: float, waited: float, verdict: int, job_id: bytes) -> None:
+    def add(self, at: float, found: float, needed: float, waited: float, verdict: int, job_id: str) -> None:
         """A share, by the time (Unix seconds), the difficulties that it has and needed (0: unknown), the seconds that
-        the pool took, one of the four verdicts, and its job's id in UTF-8."""
+        the pool took, one of the four verdicts, and its job's id, which may be any text."""
         place = self._at
         if place == len(self._records):
             self._records += _SOME
-        _pack_into(self._records, place, at, found, needed, waited, verdict, job_id)
+        _pack_into(self._records, place, at, found, needed, waited, verdict, job_id.encode("utf-8", "replace"))
         if self._words:
             self._words.pop(place, None)
         place += _SIZE

@@ -72,7 +72,7 @@ def submit(session: Session, request_id: Id, params: Any) -> None:
         house.accounts.answered_here(account, work, now)
         found = session.diff1 / share.value if share.value else 0.0
         (account.shares or account.shown).add(
-            now + house.accounts.offset, found, needed, 0.0, HERE, job.wire_id.encode())
+            now + house.accounts.offset, found, needed, 0.0, HERE, job.wire_id)
         session.answer(request_id, messages.result_true(request_id))
         house.metrics.answer_here.observe(monotonic() - now)
         return
@@ -112,7 +112,7 @@ def _refused(session: Session, worker: Worker | None, fault: StratumError, asked
     if worker is not None:
         found, needed = (fault.found, fault.needed) if isinstance(fault, LowDifficulty) else (0.0, 0.0)
         shown = worker.account.shown
-        shown.add(now + accounts.offset, found, needed, 0.0, REFUSED_HERE, asked.job_id.encode())
+        shown.add(now + accounts.offset, found, needed, 0.0, REFUSED_HERE, asked.job_id)
         shown.explain(reason if reason != "other" else fault.message)
     session.log_rejected("share rejected (%s): %s", reason, fault.message)
 
@@ -156,5 +156,5 @@ def _show_verdict(session: Session, pending: PendingShare, pays: float, verdict:
     found = session.diff1 / share.value if share.value else 0.0
     account = pending.worker.account
     shown = account.shares or account.shown
-    shown.add(pending.came + house.accounts.offset, found, pays, pending.waited, verdict, share.job.wire_id.encode())
+    shown.add(pending.came + house.accounts.offset, found, pays, pending.waited, verdict, share.job.wire_id)
     return shown
