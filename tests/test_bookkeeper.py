@@ -310,7 +310,7 @@ class Town:
         def agree():
             reports = re.findall(r'\{[^\n]*"message": "report: all workers[^\n]*\}', self.proxy.text)
             told["report"] = [json.loads(reports[-1])["report"][key] for key in AS_TOLD] if reports else []
-            told["status"] = [json.loads(get(page))["accounts"][key] for key in AS_TOLD]
+            told["status"] = [json.loads(get(f"{page}status"))["accounts"][key] for key in AS_TOLD]
             whole = Deltas()
             for one in kept(self.database).values():
                 whole.add(one)

@@ -120,6 +120,7 @@ class Proxy:
         self._greenlets.end()
         self.books.stop()
         self._clerk.end()
+        self.view.stop()
 
     def apply(self, settings: config.Config) -> None:
         """Other limits (`ratelimit`) from now on; what one miner may send counts for those that connect later. All

@@ -189,6 +189,10 @@ class View:
             known = self._curves[key] = now, found
         return known[1]
 
+    def stop(self) -> None:
+        """End the thread that reads."""
+        self._threads.kill()
+
     # ------------------------------------------------------------------ figures for monitoring
 
     def figures(self) -> dict[str, Any]:
