@@ -118,7 +118,9 @@ class _Guard:
             self._failures.add(address)
             log.warning("%s came with a wrong token to %s", address, "read" if scheme == "Basic" else "command")
         answer = _refused(401, "unauthorized", "This needs the right token.")
-        answer.headers["WWW-Authenticate"] = f'{scheme} realm="Karoo"'
+        # A browser would keep the page's own requests waiting for somebody to fill in its dialog; they can tell why.
+        by_page = request.headers.get("Accept") == "application/json" or "Upgrade" in request.headers
+        answer.headers["WWW-Authenticate"] = f'{"Bearer" if by_page else scheme} realm="Karoo"'
         return answer
 
 

@@ -2,7 +2,7 @@
 
 import { get } from "./api.js";
 import { h, replace, setText, hiddenText } from "./dom.js";
-import { clock, day, minute, moment } from "./format.js";
+import { clock, day, minute, moment, sentence } from "./format.js";
 import { Plot } from "./plot.js";
 import { SECONDS, SPOKEN } from "./ranges.js";
 import { store } from "./store.js";
@@ -96,7 +96,7 @@ export class Chart {
   }
 
   #failed(error) {
-    setText(this.fault, `This curve could not be fetched. ${error.message}`);
+    setText(this.fault, `This curve could not be fetched. ${sentence(error.message)}`);
     this.fault.hidden = false;
     this.element.classList.toggle("missing", this.#data === null);
   }

@@ -51,7 +51,10 @@ export const neededDifficulty = (value) => difficulty(value || null);
 const COUNT = new Intl.NumberFormat("en");
 export const count = (value) => (known(value) ? COUNT.format(Math.round(value)) : NONE);
 
-/** "Cut" after so many characters, for where there is one line only. */
+/** With a capital at its beginning. */
+export const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+
+/** Cut after so many characters, for where there is one line only. */
 export const shortened = (text, most) => (text.length > most ? text.slice(0, most - 1) + "…" : text);
 
 /** A ratio of 0..1 as per cent. */

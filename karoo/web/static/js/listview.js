@@ -118,7 +118,7 @@ export class ListView {
     this.sorter = h(
       "select",
       { "aria-label": "Sort by" },
-      sortable.map((column) => h("option", { value: column.key }, `By ${column.long ?? column.title}`)),
+      sortable.map((column) => h("option", { value: column.key }, `By ${(column.long ?? column.title).toLowerCase()}`)),
     );
     this.sorter.addEventListener("change", () => {
       const column = sortable.find((one) => one.key === this.sorter.value);

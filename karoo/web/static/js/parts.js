@@ -75,7 +75,7 @@ export function connectGuide(stratum) {
         addresses.length > 1 ? "Pool address, one of" : "Pool address",
         addresses.map((address) => copyLine(address, `the address ${address}`)),
       ),
-      guideStep("User", [copyLine(user, "the user")], `${hint} Give each miner its own.`),
+      guideStep("User", [copyLine(user, "the user")], `${hint} Give each miner a name of its own.`),
       guideStep("Password", [copyLine(password, "the password")]),
     ),
   );

@@ -5,11 +5,7 @@
 export function readRoute() {
   const [path, query = ""] = location.hash.replace(/^#\/?/, "").split("?", 2);
   const [page, ...rest] = path.split("/");
-  return {
-    page: page || "overview",
-    name: decode(rest.join("/")) || null,
-    params: new URLSearchParams(query),
-  };
+  return { page: page || "overview", name: decode(rest.join("/")) || null, params: new URLSearchParams(query) };
 }
 
 function decode(text) {

@@ -39,7 +39,7 @@ export function bansView({ params }) {
       columns: COLUMNS,
       sort: "since",
       order: "desc",
-      noun: ["address is banned", "addresses are banned"],
+      noun: ["ban", "bans"],
       search: "Search address or reason",
       row: (ban) => ({ key: ban.address, dataset: { ban: ban.address } }),
       empty: (filtered) =>

@@ -41,9 +41,9 @@ export class Rates {
       h(
         "p",
         { class: "hint" },
-        "Checked is what the miners proved to this proxy, paid what the pool accepted. By chance alone their ratio " +
-          `lies within ± of 100${GAP}% in 19 of 20 cases; with fewer than ${FEWEST} shares to be paid it tells ` +
-          "nothing. Where it stays lower, the pool refuses work.",
+        "Checked is what the miners proved to this proxy, paid what the pool accepted. Their ratio strays from " +
+          `100${GAP}% by chance, 19 times in 20 by no more than the ± beside it; with fewer than ${FEWEST} shares to ` +
+          "be paid it tells nothing. Where it stays lower, the pool refuses work.",
       ),
     );
   }
