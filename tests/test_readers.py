@@ -88,6 +88,18 @@ def test_who_leaves_the_line_does_not_hold_it_up():
     assert all(one.dead for one in readers_in_line)
 
 
+def test_readers_leave_time_to_the_loop(monkeypatch):
+    """Else it never sleeps, and the system has it wait behind other programs."""
+    rests, clock = [], iter(step / 10 * readers.WORK for step in range(1000))
+    monkeypatch.setattr(readers, "thread_time", lambda: next(clock))
+    monkeypatch.setattr(readers, "pause", lambda: rests.append(0.0))
+    monkeypatch.setattr(readers, "gevent", SimpleNamespace(sleep=rests.append))
+    line = readers.Line()
+    for _ in range(100):
+        line.turn()
+    assert 8 <= rests.count(readers.REST) <= 10 and rests.count(0.0) + rests.count(readers.REST) == 100
+
+
 def test_requests_at_once_are_answered_in_turn(site, page, turns, monkeypatch):
     proxy = site.proxy(site.pool())
     server = page(proxy)

@@ -189,6 +189,7 @@ def _exactly(stream: Any, size: int) -> bytes:
 
 def main() -> None:
     """The process: its argument is the port of the status page."""
+    os.nice(19)  # it is to take time from the proxy, and not from the pool and the miners beside it
     reader = Reader(int(sys.argv[1]))
     commands = {name: getattr(reader, name) for name in ("begin", "end", "unread")}
     for line in sys.stdin:
