@@ -70,9 +70,8 @@ def submit(session: Session, request_id: Id, params: Any) -> None:
         house, account = session.house, worker.account
         session.accepted += 1
         house.accounts.answered_here(account, work, now)
-        found = session.diff1 / share.value if share.value else 0.0
         (account.shares or account.shown).add(
-            now + house.accounts.offset, found, needed, 0.0, HERE, job.wire_id)
+            now + house.accounts.offset, share.value, needed, 0.0, HERE, job.wire_id_bytes)
         session.answer(request_id, messages.result_true(request_id))
         house.metrics.answer_here.observe(monotonic() - now)
         return
@@ -110,9 +109,10 @@ def _refused(session: Session, worker: Worker | None, fault: StratumError, asked
     reason, accounts, now = _REASONS.get(type(fault), "other"), session.house.accounts, monotonic()
     accounts.refused(worker.account if worker else None, reason, now)
     if worker is not None:
-        found, needed = (fault.found, fault.needed) if isinstance(fault, LowDifficulty) else (0.0, 0.0)
+        low = fault if isinstance(fault, LowDifficulty) else None
+        value, needed = (session.diff1 / low.found, low.needed) if low is not None else (0.0, 0.0)
         shown = worker.account.shown
-        shown.add(now + accounts.offset, found, needed, 0.0, REFUSED_HERE, asked.job_id)
+        shown.add(now + accounts.offset, value, needed, 0.0, REFUSED_HERE, asked.job_id.encode("utf-8", "replace"))
         shown.explain(reason if reason != "other" else fault.message)
     session.log_rejected("share rejected (%s): %s", reason, fault.message)
 
@@ -153,8 +153,7 @@ def _show_verdict(session: Session, pending: PendingShare, pays: float, verdict:
     """Keep a share that was forwarded for whoever looks at its worker. `pays` is the difficulty it needed there."""
     house, share, now = session.house, pending.share, monotonic()
     house.metrics.answer_pool.observe(now - pending.came)
-    found = session.diff1 / share.value if share.value else 0.0
     account = pending.worker.account
     shown = account.shares or account.shown
-    shown.add(pending.came + house.accounts.offset, found, pays, pending.waited, verdict, share.job.wire_id)
+    shown.add(pending.came + house.accounts.offset, share.value, pays, pending.waited, verdict, share.job.wire_id_bytes)
     return shown

@@ -147,7 +147,7 @@ class WorkersView:
                 "rejected_by_reason", "below_pool", "forwarded", "pool_accepted", "pool_rejected", "blocks",
                 "difficulty_accepted", "pool_difficulty_accepted")} | {
             "session_items": [session_row(session) for session in self.sessions_of(name)[-100:]],
-            "recent_shares": list(account.shares.latest()) if account.shares is not None else [],
+            "recent_shares": list(account.shares.latest(self._accounts.diff1)) if account.shares is not None else [],
         }
 
     def strongest(self, most: int) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:

@@ -19,7 +19,8 @@ class Job:
     """One job of the pool, as one upstream connection got it.
 
     ``wire_id`` is its name towards the miners: the pool's own, unless that was used before
-    for other work; ``id_json`` the pool's own as it goes back to it. ``prevhash`` is in header
+    for other work (``wire_id_bytes``: in UTF-8, whatever it holds); ``id_json`` the pool's
+    own as it goes back to it. ``prevhash`` is in header
     order. ``extranonce1`` is the pool's, without a session's prefix. ``difficulty`` is the pool's
     when it sent the job, ``version_mask`` its mask for rolled bits then. ``seq`` counts the jobs
     of a route, ``clean_seq`` is that of the last clean one. ``line`` and ``clean_line`` are what
@@ -41,6 +42,10 @@ class Job:
     clean_line: bytes
     seen: set[bytes] = field(default_factory=set)
     work: Any = None
+    wire_id_bytes: bytes = b""
+
+    def __post_init__(self) -> None:
+        self.wire_id_bytes = self.wire_id.encode("utf-8", "replace")
 
 
 def swap_words(data: bytes) -> bytes:
