@@ -25,7 +25,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 from prometheus_client.utils import floatToGoString
 
-from karoo.pace import paced
+from karoo.readers import paced
 from karoo.web.families import COUNTER, FAMILIES, HISTOGRAM, OTHER, Family, Labels
 
 CACHE_SECONDS = 1.0
