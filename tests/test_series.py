@@ -6,13 +6,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from karoo.accounting import series as curves
 from karoo.accounting.deltas import Deltas
 from karoo.accounting.ledger import Ledger, open_reader
-from karoo.accounting.series import RANGES, series
+from karoo.accounting.series import RANGES
 from karoo.stratum import difficulty as dif
 
 NOW = 1_700_000_000 // 86_400 * 86_400 + 12 * 3600  # noon of a day, UTC
 DIFF1 = dif.DIFF1_SHA256D
+
+
+def series(*asked):
+    """The points."""
+    return curves.series(*asked)[1]
 
 
 @pytest.fixture
@@ -87,12 +93,24 @@ def test_the_farm_s_minutes_are_forgotten_as_the_workers_are(path):
 
 def test_of_the_first_point_only_the_part_counts_in_which_there_were_accounts(path):
     with closing(Ledger(path)) as ledger:
-        for minutes in (7, 6, 5, 4, 3, 2, 1):
+        for minutes in range(3 * 60 + 2, 0, -1):
             ledger.write(NOW - 60 * minutes, {"a": done(60.0)})
     with closing(open_reader(path)) as reader:
         for worker in (None, "a"):
-            assert series(reader, "hashrate", "24h", NOW, worker, DIFF1) == [
-                (NOW - 600, pytest.approx(dif.hashes_per_share())), (NOW - 300, pytest.approx(dif.hashes_per_share()))]
+            points = series(reader, "hashrate", "24h", NOW, worker, DIFF1)
+            assert points[0][0] == NOW - 3 * 3600 - 300 and len(points) == 37
+            assert [value for _, value in points] == [pytest.approx(dif.hashes_per_share())] * 37
+
+
+def test_a_day_is_shown_by_minutes_while_there_is_little_of_it(path):
+    with closing(Ledger(path)) as ledger:
+        for minutes in (3, 2, 1):
+            ledger.write(NOW - 60 * minutes, {"a": done(60.0)})
+    with closing(open_reader(path)) as reader:
+        for worker in (None, "a"):
+            step, points = curves.series(reader, "accepted", "24h", NOW, worker, DIFF1)
+            assert (step, points) == (60, [(NOW - 180, 1.0), (NOW - 120, 1.0), (NOW - 60, 1.0)])
+            assert curves.series(reader, "accepted", "24h", NOW + curves.YOUNG, worker, DIFF1)[0] == 300
 
 
 def test_a_slow_worker_shows_its_true_rate_at_the_edge_and_no_gaps(path):

@@ -31,35 +31,38 @@ RANGES = {
     "1y": Range(365 * 86_400, "day", 86_400),
 }
 UNITS = {"hashrate": "H/s", "hashrate_paid": "H/s", "accepted": "shares", "rejected": "shares", "latency": "ms"}
+YOUNG = 7200.0  # seconds of accounts below which a day is shown by minutes, so that there is something to see
 _NOTHING = (0.0, 0.0, 0, 0, 0.0, 0)
 
 Point = tuple[int, float | None]
 _Rows = dict[int, tuple[Any, ...]]  # by start of the bucket: the columns of schema.FARM, in their order
 
 
-def series(reader: Reader, metric: str, asked: str, now: float, worker: str | None, diff1: int) -> list[Point]:
-    """The points of a metric over a range, oldest first. They begin with the first that was accounted on, of which only
-    the part counts that was; a worker's is 0 where others worked and it did not. Raises LedgerError."""
+def series(reader: Reader, metric: str, asked: str, now: float, worker: str | None,
+           diff1: int) -> tuple[int, list[Point]]:
+    """The seconds of a point, and the points of a metric over a range, oldest first.
+
+    They begin with the first that was accounted on, of which only the part counts that was; a worker's is 0 where
+    others worked and it did not. Raises LedgerError.
+    """
+    [(number, first_seen)] = reader.query("SELECT 0, MIN(first_seen) FROM workers", ()) if worker is None else (
+        reader.query("SELECT id, first_seen FROM workers WHERE name = ?", (storable(worker),)) or [(0, None)])
     extent = RANGES[asked]
+    if asked == "24h" and first_seen is not None and now - first_seen < YOUNG:
+        extent = Range(extent.seconds, "minute", 60)
     end = int(now) // extent.step * extent.step + extent.step
     start = end - extent.seconds
     everybody = _rows_of_all(reader, extent, start, end)
-    if worker is None:
-        rows = everybody
-        [(first_seen,)] = reader.query("SELECT MIN(first_seen) FROM workers", ())
-    else:
-        found = reader.query("SELECT id, first_seen FROM workers WHERE name = ?", (storable(worker),))
-        number, first_seen = found[0] if found else (0, None)
-        rows = _rows_of(reader, extent, start, end, number) if found else {}
+    rows = everybody if worker is None else _rows_of(reader, extent, start, end, number)
     if not rows or first_seen is None:
-        return []
+        return extent.step, []
     points: list[Point] = []
     for at in range(max(start, first_seen // extent.step * extent.step), end, extent.step):
         row = rows.get(at) or (_NOTHING if at in everybody else None)
         over = min(at + extent.step, now)
         if over == at + extent.step or (over - at >= 600 and row):  # of a shorter one the most would be missing
             points.append((at, _value(metric, row, over - max(at, first_seen), diff1) if row else None))
-    return points
+    return extent.step, points
 
 
 def _rows_of_all(reader: Reader, extent: Range, start: int, end: int) -> _Rows:

@@ -34,6 +34,8 @@ FRESH = 1.0  # seconds for which a curve by minutes is shown as it was read
 LONGEST_FRESH = 60.0  # the same of coarse ones
 MOST_CURVES = 200  # that are kept so
 
+Curve = tuple[int, list[Point]]  # the seconds of a point, and the points, oldest first
+
 
 class NoHistory(LookupError):
     """No curve can be had; the text says why."""
@@ -56,7 +58,7 @@ class View:
         self._proxy = proxy
         self.workers = WorkersView(proxy.accounts, proxy.sessions)
         self._threads = ThreadPool(1)  # for the ledger: it waits for the disk
-        self._curves: dict[tuple[str, str, str | None], tuple[float, list[Point]]] = {}
+        self._curves: dict[tuple[str, str, str | None], tuple[float, Curve]] = {}
 
     # ------------------------------------------------------------------ all in one
 
@@ -171,15 +173,14 @@ class View:
 
     # ------------------------------------------------------------------ curves
 
-    def history(self, metric: str, extent: str, worker: str | None) -> list[Point]:
-        """A curve from the ledger, oldest first: one of `metrics` over one of `ranges`, of a worker or of all. Raises
-        NoHistory."""
+    def history(self, metric: str, extent: str, worker: str | None) -> Curve:
+        """A curve from the ledger: one of `metrics` over one of `ranges`, of a worker or of all. Raises NoHistory."""
         path = self._proxy.settings.accounting.database
         if not path:
             raise NoHistory("the accounts are not kept (accounting.database is empty)")
         key, now = (metric, extent, worker), monotonic()
         known = self._curves.get(key)
-        fresh = min(RANGES[extent].step / 60 * FRESH, LONGEST_FRESH) if known is not None and known[1] else FRESH
+        fresh = min(RANGES[extent].step / 60 * FRESH, LONGEST_FRESH) if known is not None and known[1][1] else FRESH
         if known is None or now - known[0] > fresh:
             if len(self._curves) >= MOST_CURVES:
                 self._curves.clear()
@@ -215,7 +216,7 @@ def _connection(plain: dict[str, Any]) -> dict[str, Any]:
         "extranonce2_size", "version_mask", "sessions", "held_shares", "owed_answers", "prefixes")}
 
 
-def _read(path: str, metric: str, extent: str, worker: str | None, diff1: int) -> list[Point] | str:
+def _read(path: str, metric: str, extent: str, worker: str | None, diff1: int) -> Curve | str:
     """In a thread: a curve, or why there is none."""
     try:
         reader = open_reader(path)

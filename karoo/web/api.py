@@ -65,11 +65,11 @@ def _add_state(api: Blueprint, view: Any, summary: Callable[[], dict[str, Any]])
         extent = asked.choice("range", "24h", view.ranges)
         worker = asked.text("worker", asked.LONGEST_NAME) or None
         try:
-            points = view.history(metric, extent, worker)
+            step, points = view.history(metric, extent, worker)
         except LookupError as failure:
             raise Unavailable(str(failure)) from None
         return asked.answer({"metric": metric, "unit": view.metrics[metric], "range": extent, "worker": worker,
-                             "step_seconds": view.ranges[extent].step, "points": points})
+                             "step_seconds": step, "points": points})
 
 
 def _add_lists(api: Blueprint, view: Any) -> None:
