@@ -256,7 +256,7 @@ def test_a_curve_that_cannot_be_had_says_so(browser, farm, monkeypatch):
 
 def test_a_lone_point_is_seen_and_the_time_axis_begins_with_it(browser, farm, monkeypatch):
     at = int(time()) - 7200
-    monkeypatch.setattr(View, "history", lambda *_: [(at, 1e12)])
+    monkeypatch.setattr(View, "history", lambda *_: (300, [(at, 1e12)]))
     _, server, _ = farm("rig")
     browser.command("Page.addScriptToEvaluateOnNewDocument", source=KEEP_PLOTS)
     browser.open(server)
