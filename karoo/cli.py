@@ -162,7 +162,7 @@ def _check(args: argparse.Namespace) -> int:
         print(f"note: {sentence}")
     print(f"{args.config}: the configuration is right")
     reached = True
-    for pool in (settings.upstream, *settings.backups) if args.connect else ():
+    for pool in settings.pools if args.connect else ():
         report: list[str] = []
         reached = check.check_pool(pool, settings.shares.algorithm, report) and reached
         print("\n".join(["", *report]))

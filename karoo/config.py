@@ -323,6 +323,11 @@ class Config(Options):
     log: Log = section(Log, "The log.")
     given: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
 
+    @property
+    def pools(self) -> list[Upstream]:
+        """All pools, in the order in which they are preferred."""
+        return [self.upstream, *self.backups]
+
     def contradictions(self, given: Container[str]) -> Iterator[Contradiction]:
         if self.shares.algorithm == "none" and self.vardiff.enabled:
             yield ("shares.algorithm", "vardiff.enabled"), (

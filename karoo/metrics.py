@@ -105,8 +105,8 @@ class Metrics:
     failovers: int = 0  # the miners were taken to another pool
     bans: int = 0
     vardiff_changes: int = 0  # difficulties told to miners after their first one
-    hub_lag: float = 0.0  # seconds that the last tick of the sweep came late: so long did somebody keep the loop
-    hub_lags: deque[float] = field(default_factory=lambda: deque(maxlen=60))
+    # Seconds that the last ticks of the sweep came late, the latest last: so long did somebody keep the loop
+    hub_lags: deque[float] = field(default_factory=lambda: deque([0.0], maxlen=60))
     answer_here: Histogram = field(default_factory=lambda: Histogram(*_QUICK))  # from a share's line to its answer
     answer_pool: Histogram = field(default_factory=lambda: Histogram(*_SLOW))  # the same, with the pool's verdict
     job_fanout: Histogram = field(default_factory=lambda: Histogram(*_SLOW))  # a pool's line to the last miner's socket

@@ -72,7 +72,7 @@ class Control:
 
     def switch_pool(self, pool: int | str, by: str = "") -> str:
         """Take the miners to a pool, by its number (0 is the first) or name; they stay there as long as it serves."""
-        pools = [self._proxy.settings.upstream, *self._proxy.settings.backups]
+        pools = self._proxy.settings.pools
         found = [n for n, one in enumerate(pools) if pool in (n, one.name)]
         if len(found) != 1:
             there = ", ".join(f"{number} {one.name} as {one.user}" for number, one in enumerate(pools))

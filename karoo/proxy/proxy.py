@@ -62,7 +62,7 @@ class Proxy:
         judge = Judge(settings.shares.algorithm, make_work=self.speed.make_work)
         self.accounts = Accounts(self.started_at, time() - self.started_at, judge.algorithm.diff1)
         self.books = Bookkeeper(self.accounts, settings.accounting.database, settings.accounting.flush_seconds)
-        self.routes = Routes([settings.upstream, *settings.backups], self.metrics, judge.algorithm.diff1,
+        self.routes = Routes(settings.pools, self.metrics, judge.algorithm.diff1,
                              not settings.compat.strict_broadcast, self._greenlets, self.speed.write_all)
         vardiff, upstream = settings.vardiff, settings.upstream
         start = None if isinstance(vardiff.start_diff, str) else vardiff.start_diff
@@ -164,8 +164,7 @@ class Proxy:
             due = monotonic() + SWEEP_EVERY
             gevent.sleep(SWEEP_EVERY)
             now = monotonic()
-            self.metrics.hub_lag = max(0.0, now - due)
-            self.metrics.hub_lags.append(self.metrics.hub_lag)
+            self.metrics.hub_lags.append(max(0.0, now - due))
             self._sweep_sessions(now)
             self._adjust_sessions(now)
             self.routes.sweep(now)

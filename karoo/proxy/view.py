@@ -94,7 +94,7 @@ class View:
         proxy = self._proxy
         routes = proxy.routes.routes
         route = next((one for one in routes if one.is_up), routes[0] if routes else None)
-        pools = [proxy.settings.upstream, *proxy.settings.backups]
+        pools = proxy.settings.pools
         index = (proxy.routes.pool_of(route) if route is not None else None) or 0
         plain = route.snapshot(now) if route is not None else {}
         heard = proxy.metrics.last_notify
@@ -144,7 +144,7 @@ class View:
         """Each configured pool in order, with the connections to it."""
         proxy, now, unix = self._proxy, monotonic(), time()
         found: list[dict[str, Any]] = []
-        for index, pool in enumerate([proxy.settings.upstream, *proxy.settings.backups]):
+        for index, pool in enumerate(proxy.settings.pools):
             routes = [route for route in proxy.routes.routes if proxy.routes.pool_of(route) == index]
             connections = [_connection(route.snapshot(now)) for route in routes]
             up = [one["up_seconds"] for one in connections if one["up"]]
@@ -203,7 +203,7 @@ class View:
         return proxy.snapshot() | {
             "histograms": {"job_fanout": metrics.job_fanout.plain(), "answer_here": metrics.answer_here.plain(),
                            "answer_pool": metrics.answer_pool.plain()},
-            "hub_lag_seconds": metrics.hub_lag, "hub_lag_max_seconds": max(metrics.hub_lags, default=0.0),
+            "hub_lag_seconds": metrics.hub_lags[-1], "hub_lag_max_seconds": max(metrics.hub_lags),
             "backlog_bytes": sum(session.conn.backlog_bytes for session in paced(list(proxy.sessions.values()))),
             "vardiff_changes": metrics.vardiff_changes, "failovers": metrics.failovers, "bans_total": metrics.bans,
             "descriptors": {"open": open_files, "limit": limit}, "pools": self.pools(),

@@ -115,15 +115,18 @@ def _add_lists(api: Blueprint, view: Any) -> None:
 
 
 def _add_commands(api: Blueprint, control: Any, reload: Callable[[str], dict[str, Any]] | None) -> None:
-    def done(do: Callable[..., str], **members: Any) -> Response:
+    def attempt(do: Callable[..., Any], **members: Any) -> Any:
         try:
-            return asked.answer({"done": do(**members, by=request.remote_addr or "")})
+            return do(**members, by=request.remote_addr or "")
         except LookupError as missing:
             raise NotThere(str(missing)) from None
         except ValueError as wrong:
             raise BadRequest(str(wrong)) from None
         except RuntimeError as refused:
             raise Impossible(str(refused)) from None
+
+    def done(do: Callable[..., str], **members: Any) -> Response:
+        return asked.answer({"done": attempt(do, **members)})
 
     @api.post("/commands/kick")
     def kick() -> Response:
@@ -133,18 +136,13 @@ def _add_commands(api: Blueprint, control: Any, reload: Callable[[str], dict[str
     @api.post("/commands/ban")
     def ban() -> Response:
         asked.only()
-        members = asked.body(address=asked.is_text, seconds=asked.is_ban, reason=asked.is_text)
-        if "address" not in members:
-            raise BadRequest("address is missing")
-        return done(control.ban, **members)
+        return done(control.ban, **asked.body("address", address=asked.is_text, seconds=asked.is_ban,
+                                              reason=asked.is_text))
 
     @api.post("/commands/unban")
     def unban() -> Response:
         asked.only()
-        members = asked.body(address=asked.is_text)
-        if "address" not in members:
-            raise BadRequest("address is missing")
-        return done(control.unban, **members)
+        return done(control.unban, **asked.body("address", address=asked.is_text))
 
     @api.post("/commands/switch-pool")
     def switch_pool() -> Response:
@@ -159,7 +157,4 @@ def _add_commands(api: Blueprint, control: Any, reload: Callable[[str], dict[str
         def reload_settings() -> Response:
             asked.only()
             asked.body()
-            try:
-                return asked.answer(reload(request.remote_addr or ""))
-            except RuntimeError as refused:
-                raise Impossible(str(refused)) from None
+            return asked.answer(attempt(reload))

@@ -137,7 +137,7 @@ def cut(part: Page, everything: list[dict[str, Any]]) -> Response:
     return listed(part, len(everything), everything[part.offset:part.offset + part.limit])
 
 
-def body(**kinds: Callable[[Any], bool]) -> dict[str, Any]:
+def body(*required: str, **kinds: Callable[[Any], bool]) -> dict[str, Any]:
     """The JSON object that was posted; `kinds` tells which members it may have, and whether a value fits."""
     if request.mimetype not in ("application/json", ""):
         raise BadRequest("the body must be JSON (Content-Type: application/json)")
@@ -153,6 +153,9 @@ def body(**kinds: Callable[[Any], bool]) -> dict[str, Any]:
             raise BadRequest(f"there is no member {name[:50]!r} here{_instead(kinds)}")
         if not kinds[name](member):
             raise BadRequest(f"{name} has a value that it cannot have")
+    for name in required:
+        if name not in value:
+            raise BadRequest(f"{name} is missing")
     return value
 
 
