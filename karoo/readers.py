@@ -6,49 +6,13 @@ A slice should take half a millisecond. What the proxy itself must do for its mi
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator
-from time import thread_time
 from typing import TypeVar
 
-import gevent
-from gevent.event import Event
-
-from karoo.pace import SLICE, pause
-
-# Seconds of the loop's processor time, after which readers let it sleep for REST. A proxy that never sleeps is to the
-# system like any busy program, and waits for its processor as they do: beside others at work, 99 % of the answers came
-# within 28 ms while pages were read in a loop, and within 2.5 since (medians of 16 rounds with 10,000 miners). Pages
-# take twice as long.
-WORK = REST = 0.001
+from karoo.line import Line
+from karoo.pace import SLICE
 
 Thing = TypeVar("Thing")
-
-
-class Line:
-    """First come, first served. A lock of gevent's would go to whoever has just had it."""
-
-    def __init__(self) -> None:
-        self._waiting: deque[Event] = deque()
-        self._rested_at = 0.0  # by the processor time of the loop
-
-    def turn(self) -> None:
-        """Wait until it is this greenlet's turn, and everybody else has had one, I/O included."""
-        mine = Event()
-        self._waiting.append(mine)
-        try:
-            if self._waiting[0] is not mine:
-                mine.wait()
-            if thread_time() - self._rested_at < WORK:
-                pause()
-            else:
-                gevent.sleep(REST)
-                self._rested_at = thread_time()
-        finally:
-            self._waiting.remove(mine)
-            if self._waiting:
-                self._waiting[0].set()
-
 
 _line = Line()  # there is one loop, and so one line before it
 turn = _line.turn

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import gevent
 import pytest
 
+from karoo import line as line_module
 from karoo import readers
 from karoo.accounting import summary
 from karoo.accounting.account import Accounts
@@ -90,14 +91,14 @@ def test_who_leaves_the_line_does_not_hold_it_up():
 
 def test_readers_leave_time_to_the_loop(monkeypatch):
     """Else it never sleeps, and the system has it wait behind other programs."""
-    rests, clock = [], iter(step / 10 * readers.WORK for step in range(1000))
-    monkeypatch.setattr(readers, "thread_time", lambda: next(clock))
-    monkeypatch.setattr(readers, "pause", lambda: rests.append(0.0))
-    monkeypatch.setattr(readers, "gevent", SimpleNamespace(sleep=rests.append))
-    line = readers.Line()
+    rests, clock = [], iter(step / 10 * line_module.WORK for step in range(1000))
+    monkeypatch.setattr(line_module, "thread_time", lambda: next(clock))
+    monkeypatch.setattr(line_module, "pause", lambda: rests.append(0.0))
+    monkeypatch.setattr(line_module, "gevent", SimpleNamespace(sleep=rests.append))
+    line = line_module.Line()
     for _ in range(100):
         line.turn()
-    assert 8 <= rests.count(readers.REST) <= 10 and rests.count(0.0) + rests.count(readers.REST) == 100
+    assert 8 <= rests.count(line_module.REST) <= 10 and rests.count(0.0) + rests.count(line_module.REST) == 100
 
 
 def test_requests_at_once_are_answered_in_turn(site, page, turns, monkeypatch):
