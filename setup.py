@@ -55,6 +55,7 @@ setup(
         "PyYAML>=6.0.1",
         "prometheus_client>=0.20",
         "PySocks>=1.7.1",
+        "cryptography>=42",  # makes certificates; connections use the standard library's ssl
     ],
     extras_require={
         "dev": ["pytest", "hypothesis", "mock", "ruff", "mypy", "types-PyYAML", "matplotlib>=3.10", "schemathesis",
