@@ -1,4 +1,4 @@
-"""A connection that is served: lines come by call, from the loop itself or (TLS) from a greenlet of the connection."""
+"""A connection that is served: lines come by call from the loop itself, through whatever layers lie between."""
 
 import gc
 import json
@@ -15,6 +15,11 @@ from gevent import ssl as gevent_ssl
 from gevent.event import Event
 
 from karoo.net.connection import Connection, LineTooLong
+from karoo.net.layers import Stacked
+from karoo.net.tls import Tls
+from karoo.net.wsframes import unmask
+from karoo.net.wslayer import WebSocketLines
+from karoo.proxy import entrance
 from karoo.proxy import proxy as proxy_module
 from karoo.web.debug import debug_text
 from tests.fuzz import living_greenlets
@@ -30,7 +35,7 @@ class Served:
     made: ClassVar = {}  # by socket: to be closed before that
 
     def __init__(self, sock, **options):
-        self.conn = self.made[sock] = Connection(sock, **options)
+        self.conn = self.made[sock] = connection(sock, **options)
         self.lines, self.fault, self.over, self.callers, self.calls = [], None, Event(), set(), 0
         self.news = Event()
         self.hold_at = None
@@ -48,7 +53,7 @@ class Served:
                     self.conn.hold()
                     break
                 self.lines.append(line)
-                self.conn.push_soon(line + b"!")
+                self.conn.push_soon(line + b"!\n")
         except LineTooLong as fault:
             self.fault = fault
             self._end()
@@ -71,25 +76,82 @@ def authority():
     return trustme.CA()
 
 
-@pytest.fixture(params=["plain", "TLS"])
+class WebSocketPeer:
+    """A client's end of a WebSocket over a socket, read and written as if there were none. The end of a message is that
+    of a line: half lines are kept back."""
+
+    def __init__(self, sock):
+        self.sock, self.payload, self.rest = sock, b"", b""
+        self.close, self.setsockopt, self.shutdown = sock.close, sock.setsockopt, sock.shutdown
+
+    def sendall(self, data):
+        data = self.rest + data
+        end = data.rfind(b"\n") + 1
+        if len(data) - end < 100:
+            data, self.rest = data[:end], data[end:]
+        for start in range(0, len(data), 1000):
+            self.sock.sendall(masked(data[start:start + 1000], start == 0, start + 1000 >= len(data)))
+
+    def recv(self, size):
+        while not self.payload:
+            head = self.exactly(2)
+            if len(head) < 2 or head[0] == 0x88:
+                return b""
+            length = head[1] if head[1] < 126 else int.from_bytes(self.exactly(2), "big")
+            self.payload = self.exactly(length)
+        data, self.payload = self.payload[:size], self.payload[size:]
+        return data
+
+    def exactly(self, size):
+        data = b""
+        while len(data) < size and (more := self.sock.recv(size - len(data))):
+            data += more
+        return data
+
+
+def masked(payload, first=True, last=True):
+    """A client's text frame, or a piece of one."""
+    head = bytes([(1 if first else 0) | (0x80 if last else 0)])
+    size = len(payload)
+    head += bytes([0x80 | size]) if size < 126 else bytes([0xFE]) + struct.pack("!H", size)
+    return head + b"\x01\x02\x03\x04" + unmask(payload, b"\x01\x02\x03\x04")
+
+
+@pytest.fixture(params=["plain", "TLS", "WebSocket", "WebSocket over TLS"])
 def ends(request, authority):
     """Both ends of a connection over loopback: the one to be served, and the peer's."""
     with stdlib_socket.create_server(("127.0.0.1", 0)) as listener:
         ours = socket.socket()
         ours.connect(listener.getsockname())
-        theirs = socket.socket(fileno=listener.accept()[0].detach())
-    if request.param == "TLS":
-        server, client = gevent_ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), gevent_ssl.create_default_context()
+        raw = theirs = socket.socket(fileno=listener.accept()[0].detach())
+    layer = None
+    if "TLS" in request.param:
+        server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), gevent_ssl.create_default_context()
         authority.issue_cert("localhost").configure_cert(server)
         authority.configure_trust(client)
         shaken = gevent.spawn(client.wrap_socket, theirs, server_hostname="localhost")
-        ours, theirs = server.wrap_socket(ours, server_side=True), shaken.get(timeout=PATIENCE)
+        layer = Tls(server)
+        layer.shake_hands(ours)
+        theirs = shaken.get(timeout=PATIENCE)
     theirs.settimeout(PATIENCE)
+    if "WebSocket" in request.param:
+        theirs = WebSocketPeer(theirs)
+        lines = WebSocketLines(1 << 16)
+        layer = lines if layer is None else Stacked(layer, lines)
+    layers[ours] = layer
     yield ours, theirs
+    layers.clear()
     if made := Served.made.pop(ours, None):
         made.close()
-    for end in (ours, theirs):
+    for end in (ours, theirs, raw):
         end.close()
+
+
+layers = {}  # by socket: what lies on it
+
+
+def connection(sock, **options):
+    return Connection(sock, layer=layers[sock], **options)
 
 
 def read(sock, size):
@@ -108,7 +170,7 @@ def test_lines_come_whole_and_in_order_and_the_answers_to_a_packet_go_out_togeth
     served.wait(lambda: served.lines == [b"one"])
     theirs.sendall(b"o\r\nthree\nfour")
     served.wait(lambda: len(served.lines) == 3)
-    assert read(theirs, 15) == b"one!two\r!three!"
+    assert read(theirs, 18) == b"one!\ntwo\r!\nthree!\n"
     assert served.lines == [b"one", b"two\r", b"three"]
     theirs.close()
     assert served.over.wait(PATIENCE)
@@ -118,12 +180,12 @@ def test_lines_come_whole_and_in_order_and_the_answers_to_a_packet_go_out_togeth
     assert served.calls == calls, "nobody is called after the end"
 
 
-def test_only_tls_takes_a_greenlet(ends):
+def test_nothing_takes_a_greenlet(ends):
     ours, theirs = ends
     served = Served(ours)
     theirs.sendall(b"one\n")
     served.wait(lambda: served.lines)
-    assert (served.callers == {get_hub()}) is not isinstance(ours, gevent_ssl.SSLSocket)
+    assert served.callers == {get_hub()}
 
 
 def test_a_line_that_is_too_long(ends):
@@ -152,7 +214,7 @@ def test_what_is_held_is_handed_out_when_somebody_serves_again(ends):
     served.wait(lambda: served.lines == [b"one"])
     theirs.sendall(b"four\n")
     with gevent.Timeout(PATIENCE):
-        while served.conn._readable.active and not served.conn._tls:  # the loop stops to look at it
+        while served.conn._readable.active:  # the loop stops to look at it
             gevent.idle()
     assert served.lines == [b"one"]
     served.hold_at = None
@@ -165,7 +227,7 @@ def test_what_is_held_is_handed_out_when_somebody_serves_again(ends):
 def test_a_reader_whose_own_words_meet_a_dead_socket_comes_to_its_end(ends):
     """Nobody could wake it any more: it must not begin to wait."""
     ours, theirs = ends
-    conn = Connection(ours)
+    conn = connection(ours)
     lines = []
 
     def read():
@@ -218,7 +280,7 @@ def test_a_close_on_this_side_is_told_once(ends):
 
 def test_who_serves_a_closed_connection_is_told_at_once(ends):
     ours, _ = ends
-    ours_closed = Connection(ours)
+    ours_closed = connection(ours)
     ours_closed.close()
     called = Event()
 
@@ -255,7 +317,7 @@ def test_a_bug_met_while_a_miner_connects_costs_that_connection_only(site, monke
     def fail(*_):
         raise RuntimeError("made up for the test")
     with monkeypatch.context() as patch:
-        patch.setattr(proxy_module, "Session", fail)
+        patch.setattr(entrance, "Session", fail)
         with socket.create_connection(("127.0.0.1", proxy.listener.port), PATIENCE) as client:
             assert client.recv(1) == b""
     assert proxy.metrics.exceptions == 1 and not proxy.sessions

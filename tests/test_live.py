@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from karoo.net.websocket import Limits
+from karoo.net.listener import listening_socket
+from karoo.net.wsframes import Limits
 from karoo.web import live as live_module
 from karoo.web.live import Live, diff
 from karoo.web.server import WebServer
@@ -88,7 +89,7 @@ class House:
         self.live = Live(self.summary, self.events_after)
         app = Flask("test")
         app.add_url_rule("/live", "live", self.live.answer, websocket=True)
-        self.server = WebServer("127.0.0.1", 0, app)
+        self.server = WebServer(listening_socket("127.0.0.1", 0), app)
         self.server.start()
 
     @property

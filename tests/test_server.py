@@ -13,8 +13,9 @@ from gevent.event import Event
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from karoo.net.httphead import MAX_BODY
+from karoo.net.listener import listening_socket
 from karoo.web import server as web_server
-from karoo.web.incoming import MAX_BODY
 from karoo.web.server import WebServer
 
 
@@ -34,7 +35,7 @@ def start(app, caplog):
     servers = []
 
     def begin(app=app):
-        servers.append(WebServer("127.0.0.1", 0, app))
+        servers.append(WebServer(listening_socket("127.0.0.1", 0), app))
         servers[-1].start()
         return servers[-1]
     with caplog.at_level(logging.WARNING):
@@ -335,7 +336,7 @@ def anything(app):
     handler = logging.Handler(logging.WARNING)
     handler.emit = records.append
     logging.getLogger().addHandler(handler)
-    server = WebServer("127.0.0.1", 0, app)
+    server = WebServer(listening_socket("127.0.0.1", 0), app)
     server.start()
     yield server
     server.stop()

@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 from websockets.exceptions import ConnectionClosed, ConnectionClosedError, ConnectionClosedOK
 from websockets.sync.client import connect
 
-from karoo.net import websocket
-from karoo.net.websocket import (
+from karoo.net import wsframes
+from karoo.net.listener import listening_socket
+from karoo.net.websocket import WebSocket
+from karoo.net.wsframes import (
     BINARY,
     CLOSE,
     CONTINUATION,
@@ -25,7 +27,6 @@ from karoo.net.websocket import (
     PONG,
     TEXT,
     Limits,
-    WebSocket,
     encode,
     unmask,
 )
@@ -290,7 +291,7 @@ def test_a_peer_that_leaves_without_a_word(peer):
 
 
 def test_a_reason_is_cut_between_two_characters():
-    payload = websocket._close_payload(1000, "x" + "é" * 100)
+    payload = wsframes.close_payload(1000, "x" + "é" * 100)
     assert payload[2:].decode() == "x" + "é" * 61
 
 
@@ -395,7 +396,7 @@ def test_what_is_no_handshake(method, changed, status):
 def served(serve, **limits):
     app = Flask("test")
     app.add_url_rule("/ws", "ws", lambda: upgrade(serve, Limits(**limits)), websocket=True)
-    server = WebServer("127.0.0.1", 0, app)
+    server = WebServer(listening_socket("127.0.0.1", 0), app)
     server.start()
     try:
         yield server, f"ws://127.0.0.1:{server.port}/ws"

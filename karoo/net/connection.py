@@ -2,6 +2,7 @@
 
 A connection is read in one of two ways: by a greenlet that waits in `read_line`, or by the loop, which
 calls whoever `serve`s it for each packet. The latter costs neither a greenlet (8 kB) nor two switches a packet.
+TLS and WebSocket are a layer (see `layers`) between the socket and all of that.
 
 What is pushed goes straight to the socket; only what the socket does not take is queued, for a writer
 greenlet that lives while the backlog does.
@@ -18,12 +19,14 @@ from typing import Any
 
 import gevent
 from gevent import get_hub, getcurrent
-from gevent.ssl import SSLSocket
 
+from karoo.net.layers import Garbled, Layer
 from karoo.net.outbox import Outbox
 
 _LINGER_SECONDS, _LINGER_BYTES = 1.0, 1 << 20
 _EMPTY_LINES = 64
+PROBE_AFTER = 30.0  # seconds of silence after which a WebSocket is pinged, and for its answer
+NORMAL, GOING_AWAY, POLICY, TRY_AGAIN = 1000, 1001, 1008, 1013  # codes with which a WebSocket is closed
 _OPEN_STATES = (1, 2, 3)  # ESTABLISHED, SYN_SENT, SYN_RECV of <netinet/tcp.h>
 
 
@@ -32,23 +35,26 @@ class LineTooLong(Exception):
 
 
 class Connection:
-    """One peer over a connected gevent socket, plain or TLS.
+    """One peer over a connected gevent socket, whose bytes go through `layer` where there is one.
 
     ``opened_at``, ``last_heard`` and ``last_sent`` are monotonic seconds. ``cut_reason`` says why this side
     closed it (None while open, or when the peer did). A connection has one reader; anybody may push. `address` is the
-    peer's, as accept() gave it.
+    peer's, as accept() gave it; `early` is what it has said already, decoded. Raises LineTooLong.
     """
 
-    __slots__ = ("_backlog", "_backlog_bytes", "_empty", "_gathered", "_in_turn", "_lines", "_max_backlog", "_max_line",
-                 "_on_packet", "_outbox", "_partial", "_raw", "_read_size", "_readable", "_reader", "_sock", "_tls",
-                 "_writer", "closed", "cut_reason", "descriptor", "last_heard", "last_sent", "opened_at", "peer")
+    __slots__ = ("_backlog", "_backlog_bytes", "_empty", "_gathered", "_in_turn", "_layer", "_lines", "_max_backlog",
+                 "_max_line", "_on_packet", "_outbox", "_partial", "_probed_at", "_raw", "_read_size", "_readable",
+                 "_reader", "_sock", "_writer", "closed", "cut_reason", "descriptor", "last_heard", "last_sent",
+                 "opened_at", "peer")
 
     def __init__(self, sock: Any, max_line: int = 16384, max_backlog: int = 262144, read_size: int = 4096,
-                 outbox: Outbox | None = None, address: Any = None) -> None:
+                 outbox: Outbox | None = None, address: Any = None, layer: Layer | None = None,
+                 early: bytes = b"") -> None:
         self._sock = sock
         self.descriptor: int = sock.fileno()
-        self._tls = isinstance(sock, SSLSocket)
-        self._raw: Any = None if self._tls else sock._sock  # below gevent, which would only add system calls
+        self._raw: Any = sock._sock  # below gevent, which would only add system calls
+        self._layer = layer
+        self._probed_at = 0.0
         self._outbox = outbox or Outbox()
         self._readable = sock._read_event  # the socket's own watcher, which stays started from read to read
         self._reader: Any = None  # the greenlet that waits for it
@@ -65,17 +71,29 @@ class Connection:
         self.closed = False
         self.cut_reason: str | None = None
         self.opened_at = self.last_heard = self.last_sent = monotonic()
-        self.peer = _peer_name(sock, address)
+        self.peer = peer_name(sock, address)
+        if early:
+            self._split(early)
 
     @property
     def host(self) -> str:
         """The peer's address without its port; empty where it has none."""
-        return self.peer.rpartition(":")[0]
+        return host_of(self.peer)
+
+    @property
+    def has_layer(self) -> bool:
+        """It is not plain."""
+        return self._layer is not None
 
     @property
     def heard(self) -> bool:
         """Whether the peer ever said anything."""
         return self.last_heard > self.opened_at
+
+    @property
+    def begins_tls(self) -> bool:
+        """What it said last looks like the first message of a TLS handshake, of which no layer knows here."""
+        return self._partial[:2] == b"\x16\x03"
 
     @property
     def backlog_bytes(self) -> int:
@@ -85,40 +103,40 @@ class Connection:
     # ------------------------------------------------------------------ reading
 
     def read_line(self) -> bytes | None:
-        """The next line, for which the running greenlet waits; None at the end of the stream. Raises LineTooLong."""
+        """The next line, for which the running greenlet waits; None at the end of the stream. Raises LineTooLong,
+        Garbled."""
         while not self.closed:
             line = self.next_line()
             if line is not None:
                 self._in_turn = True
                 return line
             self.pause()
-            if not self._wait() or not self.receive():
+            if not (self._has_ended or self._wait()) or not self.receive():
                 break
         return None
 
     def serve(self, on_packet: Callable[[], object]) -> None:
         """From now on `on_packet` is called whenever there is something to read, or the connection is closed. It is to
         call `receive` and then `next_line` until that has none, and `hold` at the end. It must not wait for anything:
-        the loop itself calls it, but for TLS."""
+        the loop itself calls it. Where lines are there already it calls `next_line` first."""
         self._on_packet = on_packet
-        if self._tls:
-            gevent.spawn(self._serve_tls)
-        elif self.closed:
+        if self.closed:
             get_hub().loop.run_callback(self._on_readable)
         elif not self._readable.active:
             self._readable.start(self._on_readable)
+        if self._lines or self._has_ended:
+            get_hub().loop.run_callback(self._on_readable)
 
     def hold(self) -> None:
         """Nobody is called for further packets, until somebody serves again."""
         self._on_packet = None
 
     def receive(self) -> bool:
-        """Read what is there, once and without waiting (TLS: perhaps waiting); False at the end of the stream. Raises
-        LineTooLong."""
+        """Read what is there, once and without waiting; False at the end of the stream. Raises LineTooLong, Garbled."""
+        if self.closed or self._has_ended:
+            return self._end()
         try:
-            if self.closed:
-                return False
-            data = (self._sock if self._tls else self._raw).recv(self._read_size)
+            data = self._raw.recv(self._read_size)
         except BlockingIOError:
             return True
         except OSError:  # reset by the peer, timed out, or closed on this side
@@ -126,6 +144,37 @@ class Connection:
         if not data:
             return False
         self.last_heard = monotonic()
+        if self._layer is not None:
+            data = self._decode(data)
+            if not data:
+                return not self._has_ended or self._end()
+        self._split(data)
+        return True
+
+    def _decode(self, data: bytes) -> bytes:
+        """What the layer makes of what was read; what it has to say to that goes out."""
+        assert self._layer is not None
+        said = self._layer.decode(data)
+        owed = self._layer.replies()
+        if owed and not self.closed:
+            self._write(owed, encoded=True)
+        if said and self._layer.ended:
+            get_hub().loop.run_callback(self._on_readable)  # the socket may not tell of it
+        return said
+
+    @property
+    def _has_ended(self) -> bool:
+        """The layer has come to its end, whatever the socket still brings."""
+        return self._layer is not None and self._layer.ended
+
+    def _end(self) -> bool:
+        """Nothing more comes: False, where the peer took its leave. Raises Garbled where it cannot be understood."""
+        if self._layer is not None and self._layer.fault and not self.closed:
+            raise Garbled(self._layer.fault)
+        return False
+
+    def _split(self, data: bytes) -> None:
+        """Lines of what was read. Raises LineTooLong."""
         if self._partial:
             data = self._partial + data
         lines = data.split(b"\n")
@@ -135,7 +184,6 @@ class Connection:
             raise LineTooLong(f"a line of more than {self._max_line} bytes")
         lines.reverse()
         self._lines = lines if not self._lines else lines + self._lines
-        return True
 
     def next_line(self) -> bytes | None:
         """The next line of those received, without its line feed; None when there is none. Empty lines are passed over,
@@ -183,13 +231,6 @@ class Connection:
         """
         if self.closed:  # perhaps by the very flush before: nobody would wake us
             return False
-        if self._tls:
-            try:
-                if not self._sock.pending():  # else a peer that never pauses would be read for ever, and nobody else
-                    get_hub().wait(self._readable)
-            except OSError:
-                return False
-            return not self.closed
         if not self._readable.active:
             self._readable.start(self._on_readable)
         self._reader = getcurrent()
@@ -212,15 +253,6 @@ class Connection:
                 self.pause()
         elif not self.closed:
             self._readable.stop()
-
-    def _serve_tls(self) -> None:
-        """What the loop does for others: gevent's TLS may wait while it reads."""
-        while self._on_packet is not None:
-            self._in_turn = True
-            self._on_packet()
-            self.pause()
-            if self._on_packet is not None and not self.closed:
-                self._wait()
 
     # ------------------------------------------------------------------ writing
 
@@ -246,9 +278,12 @@ class Connection:
             if not self.closed:
                 self._write(data)
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes, encoded: bool = False) -> None:
+        """Write behind all that waits. `encoded`: past the layer."""
         self.last_sent = monotonic()
-        if self._writer is not None or self._tls:
+        if self._layer is not None and not encoded:
+            data = self._layer.encode(data)
+        if self._writer is not None:
             self._queue(data)
             return
         try:
@@ -261,7 +296,7 @@ class Connection:
     @property
     def is_idle(self) -> bool:
         """Nothing waits to be written, so that somebody else may write to `descriptor` in its place."""
-        return not (self.closed or self._gathered or self._tls) and self._writer is None
+        return not (self.closed or self._gathered) and self._writer is None and self._layer is None
 
     def was_sent(self, data: bytes, sent: int) -> None:
         """Of `data` only so many bytes were written to the socket, or none because of an error (minus its errno)."""
@@ -297,15 +332,30 @@ class Connection:
             self._backlog = None
             self._backlog_bytes = 0
 
+    def watch(self, now: float) -> None:
+        """Now and then: ask a peer that is silent whether it is still there, where the layer has a word for that, and
+        close where it does not answer."""
+        if self.closed or self._layer is None or not self._layer.probes or now - self.last_heard < PROBE_AFTER:
+            return
+        if self._probed_at <= self.last_heard:
+            self._probed_at = now
+            self._write(self._layer.probe(), encoded=True)
+        elif now - self._probed_at > PROBE_AFTER:
+            self.close("it does not answer a ping", GOING_AWAY)
+
     # ------------------------------------------------------------------ closing
 
-    def linger(self) -> None:
-        """Before a close: let the peer read what it was told last. Waits for it a second at most.
+    def linger(self, code: int = NORMAL, reason: str = "") -> None:
+        """Before a close: let the peer read what it was told last. Waits for it a second at most. `code` is for
+        WebSockets.
 
         Closing over bytes that were not read resets the connection, and the system forgets what is on its way.
         """
         self.flush()
-        if self.closed or self._tls or self._writer is not None:
+        if self.closed:
+            return
+        self._take_leave(code, reason)
+        if self.closed or self._writer is not None:
             return
         left = _LINGER_BYTES
         with gevent.Timeout(_LINGER_SECONDS, False):
@@ -322,11 +372,13 @@ class Connection:
             except OSError:
                 return  # it is gone
 
-    def close(self, reason: str | None = None) -> None:
+    def close(self, reason: str | None = None, code: int = NORMAL) -> None:
         """Close at once; what was written already still goes out. The reader gets None."""
         if self.closed:
             return
         self.flush()
+        if not self.closed and self._backlog is None:
+            self._take_leave(code, reason or "")
         if self.closed:  # the flush itself met a dead socket
             return
         self.closed = True
@@ -334,15 +386,20 @@ class Connection:
         if self._backlog is not None:
             self._backlog.clear()
             self._backlog_bytes = 0
-        if not self._tls:
-            self._readable.stop()
-            if self._reader is not None or self._on_packet is not None:
-                get_hub().loop.run_callback(self._on_readable)
+        self._readable.stop()
+        if self._reader is not None or self._on_packet is not None:
+            get_hub().loop.run_callback(self._on_readable)
         self._sock.close()
 
+    def _take_leave(self, code: int, reason: str) -> None:
+        """The layer's last words, if it has any."""
+        if self._layer is not None and (words := self._layer.farewell(code, reason)):
+            self._write(words, encoded=True)
 
-def _peer_name(sock: Any, name: Any) -> str:
-    """`address:port` of the other side, IPv6 in brackets, from its socket address; `?` when it is gone already."""
+
+def peer_name(sock: Any, name: Any) -> str:
+    """`address:port` of the other side, from its socket address; `?` when it is gone already. IPv6 stands in brackets;
+    an IPv4 peer of a socket for both is named as any."""
     if not name:
         try:
             name = sock.getpeername()
@@ -350,4 +407,10 @@ def _peer_name(sock: Any, name: Any) -> str:
             return "?"
     if sock.family == stdlib_socket.AF_UNIX:
         return "unix"
-    return f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
+    host, port = name[0].removeprefix("::ffff:"), name[1]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def host_of(peer: str) -> str:
+    """The address in `address:port`; empty where there is none."""
+    return peer.rpartition(":")[0]

@@ -5,9 +5,14 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from http import HTTPStatus
 
 from geventwebsocket.handler import WebSocketHandler
+
+from karoo.net.httphead import Refusal, parse_head
+
+SUBPROTOCOL = "stratum"  # of those that a client may offer
 
 
 class HandshakeError(Exception):
@@ -37,3 +42,34 @@ def handshake(method: str, header: Callable[[str], str | None]) -> list[tuple[st
         raise HandshakeError(400, "The Sec-WebSocket-Key is not one of 16 bytes.")
     accept = base64.b64encode(hashlib.sha1((key + WebSocketHandler.GUID).encode()).digest()).decode()
     return [("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Accept", accept)]
+
+
+def answer(head: bytes, origins: Collection[str]) -> bytes:
+    """The 101 with which the connection of a request, whose whole head this is, becomes a WebSocket. Pages that come
+    from none of the `origins` (in lower case; "*": all) are refused, programs that name none are not. Raises
+    HandshakeError."""
+    try:
+        request = parse_head(head)
+    except Refusal as fault:
+        raise HandshakeError(int(fault.status[:3]), f"{str(fault)[:1].upper()}{str(fault)[1:]}.") from None
+    origin = request.headers.get("Origin")
+    if origin is not None and "*" not in origins and origin.strip().lower() not in origins:
+        raise HandshakeError(403, f"Pages of {origin.strip()[:200]} are not let in: it is not among the origins.")
+    headers = handshake(request.method, request.headers.get)
+    offered = [name.strip() for name in (request.headers.get("Sec-WebSocket-Protocol") or "").split(",")]
+    if SUBPROTOCOL in offered:
+        headers.append(("Sec-WebSocket-Protocol", SUBPROTOCOL))
+    return _response(101, headers)
+
+
+def refusal(error: HandshakeError) -> bytes:
+    """The answer to a request that cannot become a WebSocket."""
+    text = f"{error}\n".encode("ascii", "replace")
+    return _response(error.status, [
+        ("Content-Type", "text/plain"), ("Content-Length", str(len(text))), ("Sec-WebSocket-Version", "13"),
+        ("Connection", "close")]) + text
+
+
+def _response(status: int, headers: list[tuple[str, str]]) -> bytes:
+    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", *(f"{name}: {value}" for name, value in headers), "", ""]
+    return "\r\n".join(lines).encode("latin-1")

@@ -11,7 +11,8 @@ import gevent
 import ujson
 from flask import Response
 
-from karoo.net.websocket import Limits, WebSocket, encode
+from karoo.net.websocket import WebSocket
+from karoo.net.wsframes import Limits, encode
 from karoo.web.upgrade import upgrade
 
 log = logging.getLogger("karoo.web")

@@ -20,9 +20,10 @@ from flask import Flask
 from gevent.pool import Group, Pool
 from gevent.pywsgi import Input, WSGIHandler, WSGIServer
 
-from karoo.net.listener import Frugal, listening_socket
+from karoo.net.httphead import MAX_BODY, Refusal, check_headers, check_request_line
+from karoo.net.listener import Frugal
 from karoo.pace import pause
-from karoo.web.incoming import MAX_BODY, READ_SIZE, Incoming, Refusal, check_headers, check_request_line
+from karoo.web.incoming import READ_SIZE, Incoming
 
 log = logging.getLogger("karoo.web")
 
@@ -237,10 +238,9 @@ class _Server(Frugal, WSGIServer):
 
 
 class WebServer:
-    """The HTTP server in the proxy's process. Raises ListenError when the address cannot be had."""
+    """The HTTP server in the proxy's process, over a gevent socket that listens."""
 
-    def __init__(self, host: str, port: int, app: Flask) -> None:
-        sock = listening_socket(host, port)
+    def __init__(self, sock: Any, app: Flask) -> None:
         self.host, self.port = sock.getsockname()[:2]
         self._server = _Server(sock, app, self.host)
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from flask import Response, request
 
-from karoo.net.websocket import Limits, WebSocket
+from karoo.net.websocket import WebSocket
+from karoo.net.wsframes import Limits
 from karoo.net.wshandshake import HandshakeError, handshake
 from karoo.web.server import TAKE_OVER
 
