@@ -1,15 +1,21 @@
-"""Connect to a pool: TCP, TLS, SOCKS5, under one deadline. Knows no Stratum."""
+"""Connect to a pool: its name, TCP, SOCKS5, TLS, under one deadline. Knows no Stratum."""
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import os
 import ssl
 from dataclasses import dataclass
-from typing import Any
+from time import monotonic
+from typing import Any, NamedTuple
 
 import gevent
-import socks
 from gevent import socket
-from gevent import ssl as gevent_ssl
+
+from karoo.net import dialwords, socks5
+from karoo.net.addresses import Address, resolve
+from karoo.net.tls import ClientFiles, Tls, TlsError, client_context
 
 KEEPALIVE_IDLE, KEEPALIVE_EVERY, KEEPALIVE_PROBES = 30, 10, 3  # seconds, seconds, number
 # Milliseconds that bytes may wait for a peer to take them: one that vanished, or stopped reading, is noticed by the
@@ -18,15 +24,8 @@ USER_TIMEOUT = 90_000
 
 TLS_HANDSHAKE = "TLS handshake"  # a step of the dial
 
-# What is wrong with a certificate, and how to mend it, by OpenSSL's number for it: X509_V_ERR_...
-_CERTIFICATES = {
-    **dict.fromkeys((2, 18, 19, 20, 21),  # UNABLE_TO_GET_ISSUER_CERT, ..., UNABLE_TO_VERIFY_LEAF_SIGNATURE
-                    ("of an unknown authority", "add that to the certificates which this system trusts")),
-    9: ("not yet valid", "is the clock of this machine right?"),
-    10: ("expired", "the pool has to renew it, unless the clock of this machine is wrong"),
-    **dict.fromkeys((62, 64), ("for another name", "set host to a name that it is for")),  # of hosts, of IP addresses
-}
-_NO_TLS = "is this its port for TLS? If it has none, set tls: false"
+_contexts: dict[ClientFiles, tuple[object, ssl.SSLContext]] = {}  # with what the files were like when it was made
+_MOST_CONTEXTS = 64
 
 
 class DialError(Exception):
@@ -35,72 +34,116 @@ class DialError(Exception):
 
 @dataclass(slots=True, frozen=True)
 class Destination:
-    """Where to connect to, and how."""
+    """Where to connect to, and how.
+
+    ``server_name``: what the peer's certificate is to be for, empty for `host`. ``fingerprint``: 64 hex digits in lower
+    case, the SHA-256 of the one certificate that is accepted, in place of every other check; empty for those.
+    """
 
     host: str
     port: int
     tls: bool = False
-    verify: bool = True
+    files: ClientFiles = ClientFiles()  # noqa: RUF009 - frozen
+    server_name: str = ""
+    fingerprint: str = ""
     socks_host: str = ""  # empty: straight
     socks_port: int = 1080
     socks_user: str = ""
     socks_password: str = ""
 
     def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
+        return _joined(self.host, self.port)
 
 
-def dial(to: Destination, timeout: float) -> Any:
-    """A connected gevent socket, handshakes included, within `timeout` seconds. Raises DialError.
+class Dialled(NamedTuple):
+    """A connected gevent socket, the TLS on it, and what the peer has said already, which is decoded."""
 
-    Through SOCKS5 the name is resolved by the SOCKS server.
+    sock: Any
+    layer: Tls | None
+    early: bytes
+
+
+class _Failed(Exception):
+    """One address led nowhere."""
+
+    def __init__(self, step: str, reason: str) -> None:
+        super().__init__(step, reason)
+        self.step, self.reason = step, reason
+
+
+def dial(to: Destination, timeout: float) -> Dialled:
+    """Connect, handshakes included, within `timeout` seconds. Raises DialError.
+
+    A name is resolved anew each time. Its addresses are tried in turn, and each has its part of the time that is left,
+    so that one which swallows what it is sent does not take all. One whose certificate is refused does not end the
+    dial either: a pool's name stands for many machines, and one of them may be badly kept. That weakens nothing, as
+    the next one has to prove itself like the first.
+
+    Through SOCKS5 it is the proxy's addresses that are tried. The pool's name is the proxy's to resolve.
     """
-    sock = None
-    step = f"connect through the SOCKS5 proxy {to.socks_host}:{to.socks_port}" if to.socks_host else "connect"
-    deadline = gevent.Timeout.start_new(timeout)
+    until = monotonic() + timeout
+    failures: list[tuple[Address, _Failed]] = []
     try:
-        sock = _through_socks(to) if to.socks_host else socket.create_connection((to.host, to.port))
+        context = _context(to) if to.tls else None
+        addresses = _addresses(to, timeout)
+        for tried, address in enumerate(addresses):
+            left = until - monotonic()
+            if left <= 0 and failures:
+                break
+            try:
+                return _attempt(to, context, address, max(left, 0.0) / (len(addresses) - tried))
+            except _Failed as failure:
+                failures.append((address, failure))
+    except _Failed as failure:
+        raise DialError(f"{failure.step} with {to}: {failure.reason}") from failure
+    raise DialError(_all_failed(to, failures)) from failures[-1][1]
+
+
+def _attempt(to: Destination, context: ssl.SSLContext | None, address: Address, seconds: float) -> Dialled:
+    """Connect by one address. Raises _Failed."""
+    sock, layer, early, step = None, None, b"", _first_step(to)
+    deadline = gevent.Timeout.start_new(seconds)
+    try:
+        if to.socks_host:
+            sock = socks5.connect(address, to.host, to.port, to.socks_user, to.socks_password)
+        else:
+            sock = socket.socket(*address[:3])
+            sock.connect(address.place)
         tune(sock)
-        if to.tls:
+        if context is not None:
             step = TLS_HANDSHAKE
-            # The handshake apart: a socket whose handshake is given up inside of wrap_socket is never closed.
-            sock = tls_context(to.verify).wrap_socket(sock, server_hostname=to.host, do_handshake_on_connect=False)
-            sock.do_handshake()
+            layer = Tls(context, _server_name(to), server_side=False)
+            early = layer.shake_hands(sock)
+            _check(to, layer, early)
         connected, sock = sock, None
-        return connected
+        return Dialled(connected, layer, early)
     except gevent.Timeout as expired:
         if expired is not deadline:
             raise
-        raise DialError(f"{step} with {to}: no answer within {timeout:g} s") from None
-    except (OSError, UnicodeError, socks.ProxyError) as failure:  # Unicode: of a name that is none
-        raise DialError(f"{step} with {to}: {_reason(step, failure)}") from failure
+        raise _Failed(step, _silent(to, step, seconds)) from None
+    except OSError as failure:
+        raise _Failed(step, _reason(to, step, failure)) from failure
     finally:
         deadline.close()
         if sock is not None:
             sock.close()
 
 
-def _through_socks(to: Destination) -> Any:
-    sock = socks.socksocket()
-    sock.set_proxy(socks.SOCKS5, to.socks_host, to.socks_port, rdns=True,
-                   username=to.socks_user or None, password=to.socks_password or None)
-    try:
-        sock.connect((to.host, to.port))
-        return socket.socket(fileno=sock.detach())  # PySocks is done; the plain socket is faster
-    finally:
-        sock.close()
+def _server_name(to: Destination) -> str:
+    """As certificates have it: without the dot at the end of a name and the zone of an IP address."""
+    return (to.server_name or to.host).rstrip(".").partition("%")[0]
 
 
-def tls_context(verify: bool) -> Any:
-    """A client context that checks the peer against the system's store, unless told not to."""
-    context = gevent_ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if verify:
-        context.load_default_certs()
-    else:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
+def _check(to: Destination, layer: Tls, early: bytes) -> None:
+    """After the handshake: is this the certificate, and is the peer still there? Raises _Failed."""
+    if to.fingerprint:
+        shown = hashlib.sha256(layer.certificate or b"").hexdigest()
+        if not hmac.compare_digest(shown, to.fingerprint):
+            raise _Failed(TLS_HANDSHAKE, dialwords.other_fingerprint(shown, to.fingerprint))
+    if layer.fault:
+        raise _Failed(TLS_HANDSHAKE, dialwords.tls_fault(layer.fault, bool(to.files.cert_file)))
+    if layer.ended and not early:
+        raise _Failed(TLS_HANDSHAKE, dialwords.CLOSED)
 
 
 def tune(sock: Any) -> None:
@@ -113,26 +156,120 @@ def tune(sock: Any) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 
-def _reason(step: str, failure: Exception) -> str:
-    """What happened, and how to mend it where that can be told.
+# ------------------------------------------------------------------ before the first attempt
 
-    The first words are what counts: where losses are counted, the text is cut, at the latest at a semicolon.
-    """
-    if isinstance(failure, ssl.SSLCertVerificationError):
-        return _certificate(failure.verify_code, failure.verify_message.rstrip("."))
-    if step == TLS_HANDSHAKE and isinstance(failure, (ssl.SSLEOFError, ConnectionResetError, BrokenPipeError)):
-        return f"the pool closed the connection: {_NO_TLS}"
-    if isinstance(failure, ssl.SSLError) and failure.reason == "WRONG_VERSION_NUMBER":
-        return f"the pool's answer is not TLS: {_NO_TLS}"
-    if isinstance(failure, socks.GeneralProxyError):  # PySocks calls all that the proxy answers a "Socket error"
-        return f"SOCKS5 proxy: {failure.socket_err or failure}"
-    if isinstance(failure, socket.gaierror):
-        return f"the name does not resolve ({failure.strerror}): check host, and the DNS of this machine"
-    return getattr(failure, "strerror", None) or str(failure) or type(failure).__name__
+def _addresses(to: Destination, seconds: float) -> list[Address]:
+    """Those of the SOCKS5 proxy, or of the pool where there is none. Raises _Failed."""
+    _check_names(to)
+    host, port = (to.socks_host, to.socks_port) if to.socks_host else (to.host, to.port)
+    whose, option = ("the proxy's", "socks_proxy.host") if to.socks_host else ("the", "host")
+    deadline = gevent.Timeout.start_new(seconds)
+    try:
+        return resolve(host, port)
+    except gevent.Timeout as expired:
+        if expired is not deadline:
+            raise
+        raise _Failed(_first_step(to), dialwords.no_address(
+            whose, option, f"no answer within {_rounded(seconds)} s")) from None
+    except OSError as failure:
+        raise _Failed(_first_step(to), dialwords.no_address(whose, option, dialwords.plain(failure))) from failure
+    finally:
+        deadline.close()
 
 
-def _certificate(code: int, message: str) -> str:
-    if code not in _CERTIFICATES:
-        return f"certificate refused: {message}"
-    wrong, mend = _CERTIFICATES[code]
-    return f"certificate refused: {wrong} ({message}): {mend}"
+def _check_names(to: Destination) -> None:
+    """Without this some would fail in strange ways, in a thread or within OpenSSL. Raises _Failed."""
+    for option, name in (("host", to.host), ("server_name", to.server_name), ("socks_proxy.host", to.socks_host)):
+        try:
+            possible = "\0" not in name and not name.startswith(".") and name.encode("idna") is not None
+        except UnicodeError:
+            possible = False
+        if not possible:
+            raise _Failed(_first_step(to), f"{option} cannot be the name of a host: check it")
+    if to.socks_host and (wrong := socks5.too_long(to.host, to.socks_user, to.socks_password)):
+        raise _Failed(_first_step(to), wrong)
+
+
+def _context(to: Destination) -> ssl.SSLContext:
+    """It is kept until the files change: reading the authorities of a system takes 20 ms, in which nothing else is
+    done, and there may be a connection for each miner. Raises _Failed."""
+    files = to.files
+    if to.fingerprint:
+        files = ClientFiles(verify=False, cert_file=files.cert_file, key_file=files.key_file)
+    state = _state(files)
+    before, context = _contexts.get(files, (None, None))
+    if context is not None and before == state:
+        return context
+    try:
+        context = client_context(files)
+    except TlsError as failure:
+        raise _Failed(TLS_HANDSHAKE, str(failure)) from failure
+    if len(_contexts) >= _MOST_CONTEXTS:
+        _contexts.clear()
+    _contexts[files] = state, context
+    return context
+
+
+def _state(files: ClientFiles) -> object:
+    """Something that differs once the files do."""
+    paths = [files.cert_file, files.key_file]
+    if files.verify and files.ca_file:
+        paths.append(files.ca_file)
+    elif files.verify:
+        system = ssl.get_default_verify_paths()  # which the environment may tell
+        paths += [system.cafile or "", system.capath or ""]
+    return tuple((path, _stamp(path)) for path in paths if path)
+
+
+def _stamp(path: str) -> tuple[int, int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+# ------------------------------------------------------------------ in words
+
+def _first_step(to: Destination) -> str:
+    return f"connect through the SOCKS5 proxy {_joined(to.socks_host, to.socks_port)}" if to.socks_host else "connect"
+
+
+def _silent(to: Destination, step: str, seconds: float) -> str:
+    """An attempt's time is over. Where there are many addresses that is not the same from dial to dial, and each text
+    is counted apart: so it is rounded."""
+    text = f"no answer within {_rounded(seconds)} s"
+    if step == TLS_HANDSHAKE:
+        return f"{text}: {dialwords.IS_IT_TLS}"
+    return f"{text} from the proxy, or from the pool behind it" if to.socks_host else text
+
+
+def _reason(to: Destination, step: str, failure: Exception) -> str:
+    if step == TLS_HANDSHAKE:
+        return dialwords.tls(failure, bool(to.files.cert_file))
+    if to.socks_host:
+        return socks5.words(failure, to.socks_user, to.socks_password)
+    return dialwords.plain(failure)
+
+
+def _all_failed(to: Destination, failures: list[tuple[Address, _Failed]]) -> str:
+    """What came of the address that led furthest, the last of those; each other reason stands behind a semicolon."""
+    by_reason: dict[tuple[str, str], list[str]] = {}
+    for address, failure in failures:
+        by_reason.setdefault((failure.step, failure.reason), []).append(str(address))
+    _, chief = max(reversed(failures), key=lambda failed: failed[1].step == TLS_HANDSHAKE)
+    those = by_reason.pop((chief.step, chief.reason))
+    text = f"{chief.step} with {to}: {chief.reason}"
+    if len(failures) > 1:
+        text += f"; that was {', '.join(those)}"
+    for (step, reason), addresses in by_reason.items():
+        text += f"; {', '.join(addresses)}: {'' if step == chief.step else step + ': '}{reason}"
+    return text
+
+
+def _rounded(seconds: float) -> str:
+    return f"{max(round(seconds, 1), 0.1):g}"
+
+
+def _joined(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
