@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import textwrap
 from collections.abc import Iterator
 
-from karoo.config import Config
+from karoo.config import Config, Upstream
 from karoo.configkinds import Table
 from karoo.configschema import Option, Options, Section, members
 
@@ -31,7 +32,8 @@ def example() -> str:
 def _section(section: Section, indent: str) -> Iterator[str]:
     yield from _comment(section.prose, indent)
     if section.many:
-        yield from (f"{indent}# {line}" for line in _list_item(section))
+        item = _short_item(section) if section.cls is Upstream else _whole_item(section)
+        yield from (f"{indent}# {line}" for line in item)
         return
     yield f"{indent}{section.name}:"
     yield from _members(section.cls, indent + "  ")
@@ -54,15 +56,27 @@ def _option(option: Option, indent: str) -> Iterator[str]:
 def _takes(option: Option) -> str:
     words = [f"Takes {option.kind.wants}"]
     if option.required:
-        words.append("must be given")
+        words.append(f"must be given where {option.unless} is not" if option.unless else "must be given")
     if option.never:
         words.append(f"never has an effect: {option.never}")
-    elif option.later:
-        words.append("has no effect yet")
     return "; ".join(words) + "."
 
 
-def _list_item(section: Section) -> Iterator[str]:
+def _whole_item(section: Section) -> Iterator[str]:
+    """A list with one section, of which everything is said."""
+    yield f"{section.name}:"
+    dash = "- "
+    for member in members(section.cls):
+        if isinstance(member, Option):
+            member = dataclasses.replace(member, default=section.sample.get(member.name, member.default))
+        # Two columns further in than they will stand, which the sign of a comment before each takes up.
+        for line in _section(member, "      ") if isinstance(member, Section) else _option(member, "      "):
+            is_comment = line.lstrip().startswith("#")
+            yield line[2:] if is_comment else f"  {dash}{line[6:]}"
+            dash = dash if is_comment else "  "
+
+
+def _short_item(section: Section) -> Iterator[str]:
     """A list with one section that sets its first options; the others are the same as in the section above it."""
     first = [member for member in members(section.cls) if isinstance(member, Option)]
     last = max(number for number, option in enumerate(first) if option.required)

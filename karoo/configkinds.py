@@ -6,16 +6,13 @@ and the user `no` a boolean.
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import math
 import re
-from collections.abc import Callable, Iterable
 from decimal import Decimal
-from typing import Generic, Literal, NamedTuple, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from karoo.configfile import Scalar
-from karoo.policy import addresses
 
 T = TypeVar("T")
 Auto = Literal["auto"]
@@ -24,11 +21,9 @@ _BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False,
 _WHOLE = re.compile(r"-?(?:0|[1-9][0-9]*)")
 _NUMBER = re.compile(r"-?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _BARE = re.compile(r"[A-Za-z][A-Za-z0-9._-]*")
-_HOST = re.compile(r"[\w.-]{1,253}")
 _TOKEN = re.compile(r"[!-~]{16,}")
-_URL = re.compile(r"(?:([\w+.-]+)://)?(?:.*@)?(?:\[([0-9A-Fa-f:.]+)\]|([\w.-]+))(?::([0-9]+))?(?:/.*)?")
 _LONGEST_NUMBER = 40
-_LONGEST_TEXT = 1000
+LONGEST_TEXT = 1000
 
 
 class Unfit(Exception):
@@ -37,44 +32,6 @@ class Unfit(Exception):
     def __init__(self, advice: str = "") -> None:
         super().__init__(advice)
         self.advice = advice
-
-
-class Address(NamedTuple):
-    """Where to listen: a host name or an IP address without brackets, and a port (0: any free one)."""
-
-    host: str
-    port: int
-
-
-def parse_address(text: str) -> Address:
-    """The pieces of `host:port`, `:port` (all IPv4 addresses) or `[IPv6]:port`.
-
-    Ports run from 0 (any free port) to 65535. Raises ValueError.
-    """
-    match = re.fullmatch(r"(?:\[([^\[\]]*)\]|([^:\[\]]*)):([0-9]{1,5})", text)
-    if match is None or int(match[3]) > 65535:
-        raise ValueError("not an address of the form host:port, :port or [IPv6]:port")
-    if match[1] is not None:
-        ipaddress.IPv6Address(match[1])
-        return Address(match[1], int(match[3]))
-    if match[2] and not _is_host_name(match[2]):
-        raise ValueError("not a host name or an IPv4 address before the port")
-    return Address(match[2] or "0.0.0.0", int(match[3]))
-
-
-def _is_host_name(text: str) -> bool:
-    try:
-        return bool(_HOST.fullmatch(text)) and bool(text.encode("idna"))
-    except UnicodeError:
-        return False
-
-
-def _is_ipv6(text: str) -> bool:
-    try:
-        ipaddress.IPv6Address(text)
-    except ValueError:
-        return False
-    return True
 
 
 class Kind(Generic[T]):
@@ -109,10 +66,18 @@ class Text(Kind[str]):
     def check(self, value: str) -> None:
         if not value and not self.empty:
             raise Unfit
-        if len(value) > _LONGEST_TEXT:
-            raise Unfit(f"keep it within {_LONGEST_TEXT} characters")
+        if len(value) > LONGEST_TEXT:
+            raise Unfit(f"keep it within {LONGEST_TEXT} characters")
         if not all(char.isprintable() for char in value):
             raise Unfit("it holds a line break or another unprintable character")
+
+
+class File(Text):
+    """The path of a file, from the directory of the configuration on; "" for none."""
+
+    def __init__(self) -> None:
+        super().__init__(empty=True)
+        self.wants = "the path of a file, from the directory of this configuration on"
 
 
 _NAME = Text()
@@ -215,6 +180,24 @@ class Choice(Kind[str]):
             raise Unfit
 
 
+class Left(Kind["T | None"], Generic[T]):
+    """A value of another kind, or none: then `instead` counts."""
+
+    def __init__(self, kind: Kind[T], instead: str) -> None:
+        self.kind = kind
+        self.wants = f"{kind.wants}; left out, {instead} counts"
+
+    def parse(self, scalar: Scalar) -> T | None:
+        return self.kind.parse(scalar)
+
+    def check(self, value: T | None) -> None:
+        if value is not None:
+            self.kind.check(value)
+
+    def write(self, value: T | None) -> str:
+        return "null" if value is None else self.kind.write(value)
+
+
 class Table(Kind["tuple[tuple[str, T], ...]"], Generic[T]):
     """A mapping of free names to values of another kind, kept as pairs in file order; it replaces the default whole.
 
@@ -263,32 +246,6 @@ class Listed(Kind["tuple[T, ...]"], Generic[T]):
         return f"[{', '.join(self.item.write(each) for each in value)}]"
 
 
-class Network(Kind[str]):
-    """A network or a single address, kept as it is written; `addresses.network` reads it."""
-
-    wants = "a network such as 10.0.0.0/8 or 2001:db8::/32, or an address"
-
-    def parse(self, scalar: Scalar) -> str:
-        return scalar.text
-
-    def check(self, value: str) -> None:
-        try:
-            addresses.network(value)
-        except ValueError as error:
-            raise Unfit from error
-
-
-def in_networks(texts: Iterable[str]) -> Callable[[str], bool]:
-    """Whether an address, as text, is in one of the networks, which are written as `Network` takes them."""
-    networks = addresses.Networks(addresses.network(text) for text in texts)
-
-    def holds(text: str) -> bool:
-        address = addresses.parse(text)
-        return address is not None and address in networks
-
-    return holds
-
-
 class Token(Kind[str]):
     """A secret that programs send in an HTTP header; "" for none."""
 
@@ -300,8 +257,8 @@ class Token(Kind[str]):
     def check(self, value: str) -> None:
         if value and not _TOKEN.fullmatch(value):
             raise Unfit
-        if len(value) > _LONGEST_TEXT:
-            raise Unfit(f"keep it within {_LONGEST_TEXT} characters")
+        if len(value) > LONGEST_TEXT:
+            raise Unfit(f"keep it within {LONGEST_TEXT} characters")
 
 
 class Hex(Kind[str]):
@@ -322,50 +279,16 @@ class Hex(Kind[str]):
         return json.dumps(value)
 
 
-class Listen(Kind[str]):
-    """An address to listen on, kept as it is written; `parse_address` takes it apart."""
+class Fingerprint(Kind[str]):
+    """A SHA-256 in hex, with or without colons, kept in lower case without; "" for none."""
 
-    def __init__(self, *, empty: bool = False) -> None:
-        self.empty = empty
-        self.wants = "an address such as 0.0.0.0:3333, :3333 or [::1]:3333" + (', or "" for none' if empty else "")
+    wants = '64 hex digits, with or without colons, or "" for none'
 
     def parse(self, scalar: Scalar) -> str:
-        return scalar.text
+        return scalar.text.replace(":", "").lower()
 
     def check(self, value: str) -> None:
-        if not value and self.empty:
-            return
-        try:
-            parse_address(value)
-        except ValueError as error:
-            raise Unfit from error
+        if value and not re.fullmatch("[0-9a-f]{64}", value):
+            raise Unfit("openssl x509 -noout -fingerprint -sha256 prints it")
 
 
-class Host(Kind[str]):
-    """A host name or an IP address alone, without scheme, port or brackets."""
-
-    def __init__(self, *, empty: bool = False) -> None:
-        self.empty = empty
-        self.wants = "a host name or an IP address"
-
-    def parse(self, scalar: Scalar) -> str:
-        return scalar.text
-
-    def check(self, value: str) -> None:
-        if not value and self.empty:
-            return
-        if not _is_ipv6(value) and not _is_host_name(value):
-            raise Unfit(_take_apart(value))
-
-
-def _take_apart(text: str) -> str:
-    """Where the pieces of `scheme://host:port` belong; "" where the text is not of that form."""
-    match = _URL.fullmatch(text[:_LONGEST_TEXT])
-    if match is None:
-        return ""
-    pieces = [f"host: {match[2] or match[3]}"]
-    if match[4]:
-        pieces.append(f"port: {match[4]}")
-    if match[1] and match[1].lower().endswith(("tls", "ssl", "https", "wss")):
-        pieces.append("tls: true")
-    return f"write {' and '.join(pieces)}" + (", each on its own line" if len(pieces) > 1 else "")

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import os
 from collections.abc import Container, Iterator
 from collections.abc import Mapping as Environment
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from karoo.configfile import Entry, Fault, Mapping, Node, Scalar, Sequence
-from karoo.configkinds import Kind, Listed, Table, Unfit
+from karoo.configkinds import File, Kind, Listed, Table, Unfit
 from karoo.configwords import describe, printable, sort, substitute
 
 T = TypeVar("T")
@@ -32,7 +33,8 @@ class Options:
     __slots__ = ()
 
     def contradictions(self, given: Container[str]) -> Iterator[Contradiction]:
-        """What is wrong although each option by itself is fine. `given` holds the paths that the file sets."""
+        """What is wrong although each option by itself is fine. `given` holds the paths, from this section on, that
+        the file sets."""
         return iter(())
 
 
@@ -40,8 +42,8 @@ class Options:
 class Option:
     """One option: its name in the file, its attribute, and all that an operator is told of it.
 
-    `zero_is_default`: 0 or "" means the default. `later`: accepted, without effect so far. `never`: why it never
-    has one. `secret`: its value is shown nowhere.
+    `unless`: the option beside it that may stand in its place. `zero_is_default`: 0 or "" means the default.
+    `never`: why it has no effect. `secret`: its value is shown nowhere.
     """
 
     name: str
@@ -50,9 +52,9 @@ class Option:
     prose: str
     attribute: str = ""
     required: bool = False
+    unless: str = ""
     secret: bool = False
     zero_is_default: bool = False
-    later: bool = False
     never: str = ""
 
 
@@ -69,15 +71,15 @@ class Section:
 
 
 def option(default: T, prose: str, kind: Kind[T], *, name: str = "", secret: bool = False,
-           zero_is_default: bool = False, later: bool = False, never: str = "") -> T:
+           zero_is_default: bool = False, never: str = "") -> T:
     """A field with a default. `name` is the one in the file, where it cannot be the attribute's."""
-    card = Option(name, kind, default, prose, secret=secret, zero_is_default=zero_is_default, later=later, never=never)
+    card = Option(name, kind, default, prose, secret=secret, zero_is_default=zero_is_default, never=never)
     return field(default=default, repr=not secret, metadata={"card": card})
 
 
-def required(example: str, prose: str, kind: Kind[str]) -> Any:
-    """A field that the file must give; the example file shows `example`."""
-    return field(metadata={"card": Option("", kind, example, prose, required=True)})
+def required(example: str, prose: str, kind: Kind[str], *, unless: str = "") -> Any:
+    """A field that the file must give, or the option `unless` in its place; the example file shows `example`."""
+    return field(metadata={"card": Option("", kind, example, prose, required=True, unless=unless)})
 
 
 def section(cls: type[S], prose: str) -> S:
@@ -111,6 +113,19 @@ def walk(options: Options, path: str = "") -> Iterator[tuple[str, Option, Any]]:
                 yield from walk(item, f"{where}[{index}]")
         else:
             yield from walk(value, where)
+
+
+def based(options: S, folder: str) -> S:
+    """The same options with full paths of files: those that are none begin in the folder."""
+    changed: dict[str, Any] = {}
+    for member in members(type(options)):
+        value = getattr(options, member.attribute)
+        if isinstance(member, Section):
+            changed[member.attribute] = (tuple(based(item, folder) for item in value) if member.many
+                                         else based(value, folder))
+        elif isinstance(member.kind, File) and value:
+            changed[member.attribute] = os.path.join(folder, value)
+    return dataclasses.replace(options, **changed)  # type: ignore[type-var]
 
 
 def _join(path: str, name: str) -> str:
@@ -148,13 +163,16 @@ class Builder:
             entry = entries.get(member.name)
             start = entry.line if entry else line
             if isinstance(member, Option):
-                values[member.attribute] = self._option(member, entry, where, start)
+                may_miss = not member.required or _says_something(entries.get(member.unless))
+                values[member.attribute] = self._option(member, entry, where, start, may_miss)
             elif member.many:
                 values[member.attribute] = self._list(member.cls, entry, where, start)
             else:
                 values[member.attribute] = self.build(member.cls, entry.value if entry else None, where, start)
         built = cls(**values)
-        for names, sentence in built.contradictions(self.given):
+        prefix = f"{path}." if path else ""
+        given = {each.removeprefix(prefix) for each in self.given if each.startswith(prefix)}
+        for names, sentence in built.contradictions(given):
             paths = [_join(path, name) for name in names]
             if self._failed.isdisjoint(paths):
                 where = next((each for each in paths if each in self.given), paths[0])
@@ -204,10 +222,10 @@ class Builder:
         return tuple(self.build(cls, item, f"{path}[{index}]", item.line or line)
                      for index, item in enumerate(node.items))
 
-    def _option(self, option: Option, entry: Entry | None, path: str, line: int | None) -> Any:
+    def _option(self, option: Option, entry: Entry | None, path: str, line: int | None, may_miss: bool) -> Any:
         value = None
         if entry is None or entry.value.is_null:
-            if option.required and path.rpartition(".")[0] not in self._failed:
+            if not may_miss and path.rpartition(".")[0] not in self._failed:
                 self.fault(path, line, f"missing, wants {option.kind.wants}")
         else:
             self.given[path] = entry.value.line
@@ -283,6 +301,11 @@ class Builder:
         return tuple(rows)
 
 
+def _says_something(entry: Entry | None) -> bool:
+    return entry is not None and not entry.value.is_null and not (isinstance(entry.value, Scalar)
+                                                                  and not entry.value.text)
+
+
 def twice(first: int | None) -> str:
     """The sentence on a name that comes again after the line `first`."""
     again = f", first on line {first}" if first is not None else ""
@@ -300,4 +323,4 @@ def homes(root: type[Options]) -> dict[str, list[str]]:
                 visit(member.cls, _join(path, member.name))
 
     visit(root, "")
-    return found
+    return {name: sorted(places, key=lambda place: place.count(".")) for name, places in found.items()}

@@ -11,17 +11,18 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from karoo.config import Address, Config, ConfigError, from_dict, load, loads, parse_address, without_effect
+from karoo.configaddresses import Host, Listen, Network, Origin, PoolUrl
 from karoo.configdoc import example
 from karoo.configfile import MAX_CHARS
 from karoo.configkinds import (
     AutoOr,
     Choice,
+    File,
+    Fingerprint,
     Flag,
     Hex,
-    Host,
+    Left,
     Listed,
-    Listen,
-    Network,
     Number,
     Table,
     Text,
@@ -63,7 +64,13 @@ def as_dict(config):
             return plain(member, value)
         return [section(item) for item in value] if member.many else section(value)
 
-    return section(config)
+    whole = section(config)
+    if config.listeners:
+        del whole["proxy"]["listen"]
+    for pool in (whole["upstream"], *whole["backups"]):
+        if pool["url"]:
+            del pool["host"], pool["port"], pool["tls"]
+    return whole
 
 
 def faults(text, environ=ENVIRON):
@@ -107,6 +114,29 @@ def test_a_json_file_indented_by_tabs_or_spaces_or_not_at_all_is_the_same():
         assert loads(json.dumps(json.loads(text), indent=indent), {}) == plain
     assert loads(text.replace("\n", "\r\n"), {}) == plain
     assert loads("\ufeff" + text, {}) == plain
+
+
+def test_paths_begin_at_the_file(tmp_path):
+    path = tmp_path / "karoo.yaml"
+    path.write_text("""
+upstream: {host: p, user: u, tls: true, ca_file: ca.pem, cert_file: /etc/c.pem}
+listeners: [{address: ":1", tls: {enabled: true, cert_file: certs/c.pem, key_file: ../k.pem}}]
+""")
+    config = load(path, {})
+    tls = config.listeners[0].tls
+    assert (tls.cert_file, tls.key_file) == (f"{tmp_path}/certs/c.pem", f"{tmp_path}/../k.pem")
+    assert (config.upstream.ca_file, config.upstream.cert_file) == (f"{tmp_path}/ca.pem", "/etc/c.pem")
+    assert config.accounting.database == f"{tmp_path}/karoo.db"
+    assert load(path, {}).given >= {"listeners[0].tls.cert_file"}
+
+
+def test_a_profile_changes_what_it_says_and_leaves_the_rest():
+    config = from_dict({"upstream": POOL, "vardiff": {"min_diff": 1, "target_seconds": 20},
+                        "listeners": [{"address": ":1", "profile": {"min_diff": 2, "start_diff": 5}}, {"address": ":2"}]})
+    own, usual = (config.vardiff_of(one) for one in config.ways_in)
+    assert (own.min_diff, own.start_diff, own.target_seconds) == (2, 5, 20)
+    assert usual == config.vardiff
+    assert [one.address for one in from_dict({"upstream": POOL}).ways_in] == ["0.0.0.0:3333"]
 
 
 def test_files_that_cannot_be_read(tmp_path):
@@ -270,14 +300,13 @@ def test_what_is_given_is_known():
 def test_options_without_effect_are_named_only_where_they_differ_from_the_default():
     config = from_dict({
         "upstream": POOL,
-        "proxy": {"write_buf": 8192, "read_buf": 8192, "tls": {"cert_file": "cert.pem"}},
+        "proxy": {"write_buf": 8192, "read_buf": 8192},
         "vardiff": {"target_seconds": 5, "adjust_every_ms": 1000, "start_by_agent": {}, "rounding": "power_of_two"},
         "accounting": {"database": "other.db"},
         "ratelimit": {"enabled": True, "max_connections_per_ip": 100},
     })
     assert without_effect(config) == [
         "proxy.write_buf is set, but never has an effect: the proxy writes straight to the socket",
-        "proxy.tls.cert_file is set, but has no effect yet",
     ]
     assert without_effect(load(EXAMPLE_FILE, {})) == []
 
@@ -412,14 +441,19 @@ def of_kind(kind):
     """Values that a kind allows."""
     words = st.text(st.characters(categories=["L", "N", "P", "S"]), min_size=1, max_size=30)
     return {
+        File: lambda: words,
+        Fingerprint: lambda: st.sampled_from(["", "ab" * 32]),
         Flag: st.booleans,
+        Left: lambda: of_kind(kind.kind),
+        Origin: lambda: st.sampled_from(["*", "https://a.example.org", "http://[::1]:80"]),
+        PoolUrl: lambda: st.sampled_from(["", "stratum+tcp://pool.example.org:3333", "stratum+ssl://[fd00::1]:443"]),
         Whole: lambda: st.integers(kind.least, kind.most),
         Number: lambda: st.floats(kind.least, kind.most),
         AutoOr: lambda: st.just("auto") | of_kind(kind.kind),
         Choice: lambda: st.sampled_from(kind.choices),
         Hex: lambda: st.integers(0, 16 ** kind.digits - 1).map(lambda number: f"{number:0{kind.digits}x}"),
         Host: lambda: st.sampled_from(["pool.example.org", "10.0.0.1", "fd00::1"]),
-        Listen: lambda: st.sampled_from([":0", "[::1]:3333", "localhost:80"]),
+        Listen: lambda: st.sampled_from([":0", "[::1]:3333", "localhost:80", "systemd:stratum"]),
         Listed: lambda: st.lists(of_kind(kind.item), max_size=5),
         Network: lambda: st.sampled_from(["10.0.0.0/8", "::1", "2001:db8::/32"]),
         Table: lambda: st.dictionaries(words, of_kind(kind.value), max_size=5).filter(
@@ -449,7 +483,8 @@ def test_a_config_from_dict_comes_back_from_its_own_values_and_as_yaml_and_json(
     try:
         config = from_dict(tree)
     except ConfigError as error:  # options that are each fine may still contradict one another
-        kinds = ("below", "between", "contradicts", "without a", "without checked shares", "are the same")
+        kinds = ("below", "between", "contradicts", "without a", "without checked shares", "are the same",
+                 "would not count", "the same address", "for TLS only", "without the", "remove one", "for WebSockets")
         assert all(any(kind in fault.sentence for kind in kinds) for fault in error.faults)
         return
     assert from_dict(as_dict(config)) == config
