@@ -8,7 +8,7 @@ from typing import Any
 import gevent
 import pytest
 
-from karoo.sim import grind, miner
+from karoo.sim import grind, miner, via
 from karoo.sim.miner import MinerOptions, SimulatedMiner
 from karoo.sim.options import PoolOptions
 from karoo.sim.pool import SimulatedPool
@@ -510,11 +510,12 @@ def test_the_command_ends_after_so_many_shares(new_pool: NewPool) -> None:
 
 
 def test_urls_and_names() -> None:
-    assert miner.parse_url("stratum+tcp://[::1]:3333") == ("::1", 3333)
-    assert miner.parse_url("pool.example:1") == ("pool.example", 1)
-    for bad in ("pool.example", "stratum+ssl://pool.example:1", ":1", "pool.example:0", "pool.example:99999"):
+    assert via.parse_url("stratum+tcp://[::1]:3333") == ("::1", 3333, via.PLAIN)
+    assert via.parse_url("pool.example:1") == ("pool.example", 1, via.PLAIN)
+    assert via.parse_url("wss://pool.example:1")[2] == via.Via(tls=True, websocket=True)
+    for bad in ("pool.example", "https://pool.example:1", ":1", "pool.example:0", "pool.example:99999"):
         with pytest.raises(ValueError, match="is not stratum"):
-            miner.parse_url(bad)
+            via.parse_url(bad)
     assert miner.user_names("a{n}.x", 2) == ["a1.x", "a2.x"]
     assert miner.user_names("a", 1) == ["a"]
 

@@ -11,8 +11,10 @@ from gevent import socket
 from gevent.event import AsyncResult
 
 from karoo.net.connection import Connection, LineTooLong
+from karoo.net.layers import Garbled, Layer
 from karoo.sim import grind
 from karoo.sim.changes import Changes
+from karoo.sim.via import PLAIN, Via
 from karoo.stratum import messages, methods
 from karoo.stratum.errors import Malformed, ProtocolError
 from karoo.stratum.job import Job
@@ -37,6 +39,7 @@ class StratumClient:
         self.algorithm = ALGORITHMS[algorithm]
         self.changes = Changes()
         self.session_id: str | None = None
+        self.layer: Layer | None = None
         self._connection: Connection | None = None
         self._reader: gevent.Greenlet | None = None
         self._next_id = 1
@@ -58,7 +61,7 @@ class StratumClient:
     # ------------------------------------------------------------------ life
 
     def connect(self, host: str, port: int, timeout: float = 5.0, receive_buffer: int | None = None,
-                source: str = "") -> None:
+                source: str = "", via: Via = PLAIN) -> None:
         """Connect, and read from then on; raises OSError. `receive_buffer` bytes makes a miner that stops
         reading be felt sooner by whoever writes to it. `source` is the address to come from."""
         self.close()
@@ -71,12 +74,14 @@ class StratumClient:
                 sock.bind((source, 0))
             sock.settimeout(timeout)
             sock.connect((host, port))
+            layer, early = via.enter(sock, host)
             sock.settimeout(None)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except OSError:
             sock.close()
             raise
-        self._connection = Connection(sock, max_line=1 << 20)
+        self.layer = layer
+        self._connection = Connection(sock, max_line=1 << 20, layer=layer, early=early)
         self.closed = False
         self._reader = gevent.spawn(self._read, self._connection)
 
@@ -98,7 +103,7 @@ class StratumClient:
             while (line := connection.read_line()) is not None:
                 self._receive(line)
                 self.changes.notify()
-        except (LineTooLong, ProtocolError, Malformed) as error:
+        except (LineTooLong, Garbled, ProtocolError, Malformed) as error:
             self.fault = str(error)
         except gevent.GreenletExit:  # stops reading, stays connected
             return

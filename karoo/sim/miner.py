@@ -13,8 +13,10 @@ import gevent
 from gevent.event import Event
 
 from karoo import __version__
+from karoo.net.tls import ClientFiles, TlsError, client_context
 from karoo.sim import grind
 from karoo.sim.client import FULL_MASK, StratumClient
+from karoo.sim.via import PLAIN, Via, parse_url
 from karoo.stratum import difficulty as dif
 from karoo.stratum import messages, methods
 from karoo.stratum.errors import StratumError
@@ -36,7 +38,8 @@ class MinerOptions:
     applies_difficulty: "next job" (as most miners) or "at once" (NerdMiner).
     nonces_per_work: after so many it takes the next extranonce2 and the next version bits.
     silence_seconds: without a line from the pool it reconnects. takes_extranonce: it asks for mining.set_extranonce.
-    source: the address that it comes from, where it is not to be the system's choice. Times are in seconds.
+    source: the address that it comes from, where it is not to be the system's choice.
+    via: plain, TLS, WebSocket. Times are in seconds.
     """
 
     host: str
@@ -56,6 +59,7 @@ class MinerOptions:
     backoff_max: float = 30.0
     takes_extranonce: bool = True
     source: str = ""
+    via: Via = PLAIN
 
 
 @dataclass
@@ -144,7 +148,7 @@ class SimulatedMiner(StratumClient):
 
     def _log_in(self, host: str, port: int) -> None:
         options, timeout = self.options, self.options.step_timeout
-        self.connect(host, port, timeout, source=options.source)
+        self.connect(host, port, timeout, source=options.source, via=options.via)
         self.stats.connects += 1
         if options.version_rolling:
             self.configure(FULL_MASK, timeout)
@@ -278,15 +282,6 @@ class SimulatedMiner(StratumClient):
         self.close()
 
 
-def parse_url(url: str) -> tuple[str, int]:
-    """Host and port of `stratum+tcp://host:port` or `host:port`; raises ValueError."""
-    scheme, _, rest = url.rpartition("://")
-    host, _, port = rest.rstrip("/").rpartition(":")
-    if scheme not in ("", "stratum+tcp", "tcp") or not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise ValueError(f"{url!r} is not stratum+tcp://host:port")
-    return host.strip("[]"), int(port)
-
-
 def user_names(user: str, count: int) -> list[str]:
     """The users of so many miners: the number in place of `{n}`, or after a dot where there is none."""
     if "{n}" in user:
@@ -296,14 +291,20 @@ def user_names(user: str, count: int) -> list[str]:
 
 def run(url: str, user: str, *, password: str = "x", count: int = 1, hashrate: float | None = None,
         version_rolling: bool = False, agent: str = DEFAULT_AGENT, seconds: float | None = None,
-        shares: int | None = None, difficulty_hint: float | None = None, algorithm: str = "sha256d") -> int:
+        shares: int | None = None, difficulty_hint: float | None = None, algorithm: str = "sha256d",
+        tls: ClientFiles | None = None) -> int:
     """Run miners until SIGINT or SIGTERM, for so many seconds, or until so many shares are accepted in all.
 
-    `hashrate` is each miner's, in hashes a second. Returns the exit code; raises ValueError for a bad url.
+    `hashrate` is each miner's, in hashes a second; `tls` how a server's certificate is checked. Returns
+    the exit code; raises ValueError for a bad url, or files of certificates that cannot be used.
     """
-    host, port = parse_url(url)
+    host, port, via = parse_url(url, tls)
+    try:
+        client_context(via.files)
+    except TlsError as fault:
+        raise ValueError(str(fault)) from None
     miners = [SimulatedMiner(MinerOptions(host, port, name, password, hashrate, version_rolling, agent,
-                                          difficulty_hint, algorithm)) for name in user_names(user, count)]
+                                          difficulty_hint, algorithm, via=via)) for name in user_names(user, count)]
     ended = Event()
     watchers = [gevent.signal_handler(number, ended.set) for number in (signal.SIGINT, signal.SIGTERM)]
     began = monotonic()

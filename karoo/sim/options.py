@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -48,6 +49,7 @@ class PoolOptions:
         member, ckpool), or null.
     first_member: of the subscribe result. null gives no session id, so there is nothing to resume.
     e2_as_text: the extranonce2 size comes as a text.
+    tls: what it speaks TLS with; None for plain TCP.
     """
 
     host: str = "127.0.0.1"
@@ -80,6 +82,7 @@ class PoolOptions:
     error_form: str = "array"
     first_member: str = "pairs"
     e2_as_text: bool = False
+    tls: ssl.SSLContext | None = None
 
     def __setattr__(self, name: str, value: object) -> None:
         """A misspelt choice would otherwise silently make another pool than the test meant."""

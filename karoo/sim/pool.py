@@ -20,6 +20,7 @@ from gevent.event import Event
 from gevent.server import StreamServer
 
 from karoo.net.connection import Connection
+from karoo.net.tls import Tls
 from karoo.sim.books import Books, ShareRecord
 from karoo.sim.changes import Changes
 from karoo.sim.options import PoolOptions
@@ -131,8 +132,16 @@ class SimulatedPool:
         if self._server is None:  # accepted, and stopped before this greenlet ran
             return
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        layer, early = None, b""
+        if self.options.tls is not None:
+            layer = Tls(self.options.tls)
+            try:
+                early = layer.shake_hands(sock)
+            except OSError as failure:
+                log.info("no TLS handshake: %s", failure)
+                return
         self.books.connects += 1
-        client = PoolClient(self, Connection(sock), sock, self.books.connects)
+        client = PoolClient(self, Connection(sock, layer=layer, early=early), sock, self.books.connects)
         self.connections.append(client)
         log.info("connection %d from %s", client.serial, client.connection.peer)
         self.changes.notify()
