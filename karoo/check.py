@@ -6,10 +6,12 @@ from collections.abc import Iterator
 
 from karoo import config, units
 from karoo.metrics import Metrics
+from karoo.net.tls import client_context
 from karoo.policy.nonce import prefix_size
 from karoo.proxy.events import Unheard
 from karoo.proxy.lost import UpstreamError
-from karoo.proxy.upstream import Upstream
+from karoo.proxy.upstream import Upstream, files_of
+from karoo.proxy.waysin import securities
 from karoo.stratum import difficulty as dif
 from karoo.stratum.methods import Notify
 from karoo.stratum.share import ALGORITHMS
@@ -26,13 +28,20 @@ class _FirstJob(Unheard):
         raise UpstreamError("seen enough")
 
 
+def load_files(settings: config.Config) -> None:
+    """Look whether the files that the configuration names hold what they should. Raises TlsError."""
+    securities(settings.ways_in)
+    for pool in settings.pools:
+        client_context(files_of(pool))
+
+
 def check_pool(pool: config.Upstream, algorithm: str, report: list[str]) -> bool:
     """Connect to a pool up to its first job; lines for people go to `report`. Whether miners could work there."""
     events = _FirstJob()
     upstream = Upstream(pool, events, Metrics())
-    address = f"{pool.host}:{pool.port}"
+    address = f"{pool.place.host}:{pool.place.port}"
     title = address if pool.name == address else f"{pool.name} ({address})"
-    report.append(f"{title} as {upstream.names.policy.default_user}{' over TLS' if pool.tls else ''}")
+    report.append(f"{title} as {upstream.names.policy.default_user}{' over TLS' if pool.place.tls else ''}")
     reason = ""
     try:
         upstream.open()

@@ -1,5 +1,5 @@
-"""The command line. Exit codes: 0 well, 2 wrong words, 69 something is not to be had (a port, a pool), 78 a faulty
-configuration, which no restart mends (supervisord: `exitcodes=0,2,78`)."""
+"""The command line. Exit codes: 0 well, 2 wrong words, 69 something is not to be had (a port, a pool, a file), 78 a
+faulty configuration, which no restart mends (supervisord: `exitcodes=0,2,78`)."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ examples:
   karoo check --connect -c karoo.yaml     is it right, and do the pools answer?
   karoo run -c karoo.yaml                 the proxy (plain `karoo -c karoo.yaml` too)
   karoo report -c karoo.yaml              what each worker did today
+  karoo cert --out /etc/karoo             a certificate, for miners that connect over TLS
   karoo simulate-pool --port 3333         a pool to try things with
   karoo simulate-miner 127.0.0.1:3333 --user wallet.rig1 --count 3
 
@@ -67,6 +68,8 @@ def _parser() -> argparse.ArgumentParser:
     report.add_arguments(command("report", _report, "print what each worker did, from the accounts",
                                  "report --from 2026-01-01 --to 2026-01-31 --csv -c karoo.yaml"))
     command("config", _config, "print an example configuration with every option", "config > karoo.yaml")
+    _add_cert(command("cert", _cert, "make a self-signed certificate, for a listener with TLS",
+                      "cert --out /etc/karoo --host proxy.farm.example 10.0.0.5 --days 3650"))
     _add_pool(command("simulate-pool", _simulate_pool, "run a pool that checks every share",
                       "simulate-pool --port 3333 --difficulty 0.001 --job-every 30"))
     _add_miner(command("simulate-miner", _simulate_miner, "run miners that really hash",
@@ -76,6 +79,16 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-c", "--config", required=True, metavar="FILE", help="YAML, or the JSON of the original Karoo")
+
+
+def _add_cert(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", default=".", metavar="FOLDER",
+                        help="where karoo-cert.pem and karoo-key.pem go (default: here)")
+    parser.add_argument("--host", action="extend", nargs="+", dest="hosts", metavar="NAME",
+                        help="DNS names and IP addresses that miners call the proxy by (default: this machine's)")
+    parser.add_argument("--days", type=_count,
+                        help="how long it is valid, up to 7300 (default 3650; Apple's systems refuse more than 824)")
+    parser.add_argument("--force", action="store_true", help="replace the files that are there")
 
 
 def _add_pool(parser: argparse.ArgumentParser) -> None:
@@ -88,7 +101,10 @@ def _add_pool(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_miner(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("url", metavar="URL", help="stratum+tcp://host:port, or host:port")
+    parser.add_argument("url", metavar="URL", help="stratum+tcp://host:port, stratum+ssl://, ws:// or wss://")
+    parser.add_argument("--ca-file", default="", metavar="FILE",
+                        help="the authorities that certificates must be of, in PEM (else the system's)")
+    parser.add_argument("--insecure", action="store_true", help="take any certificate")
     parser.add_argument("--user", required=True, help="a {n} in it becomes the miner's number")
     parser.add_argument("--password", default="x")
     parser.add_argument("--count", type=_count, default=1, help="so many miners, each a session of its own")
@@ -134,11 +150,13 @@ def _fail(text: str, code: int) -> int:
 def _run(args: argparse.Namespace) -> int:
     from karoo import config, service
     from karoo.net.listener import ListenError
+    from karoo.net.tls import TlsError
+    from karoo.systemd import ActivationError
     try:
         return service.run(config.load(args.config), args.config)
-    except config.ConfigError as faults:
+    except (config.ConfigError, TlsError) as faults:
         return _fail(str(faults), EX_CONFIG)
-    except ListenError as failure:
+    except (ListenError, ActivationError) as failure:
         return _fail(f"{failure}", EX_UNAVAILABLE)
 
 
@@ -154,12 +172,17 @@ def _demo(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> int:
     from karoo import check, config
+    from karoo.net.tls import TlsError
     try:
         settings = config.load(args.config)
     except config.ConfigError as faults:
         return _fail(str(faults), EX_CONFIG)
     for sentence in config.without_effect(settings):
         print(f"note: {sentence}")
+    try:
+        check.load_files(settings)
+    except TlsError as fault:
+        return _fail(str(fault), EX_CONFIG)
     print(f"{args.config}: the configuration is right")
     reached = True
     for pool in settings.pools if args.connect else ():
@@ -187,6 +210,20 @@ def _config(args: argparse.Namespace) -> int:
     return EX_OK
 
 
+def _cert(args: argparse.Namespace) -> int:
+    import time
+
+    from karoo import cert
+    try:
+        hosts = cert.own_hosts() if args.hosts is None else args.hosts
+        sys.stdout.write(cert.create(args.out, hosts, args.days or cert.DAYS, args.force, time.time()))
+    except cert.BadRequest as fault:
+        return _fail(str(fault), EX_USAGE)
+    except cert.NotWritten as failure:
+        return _fail(str(failure), EX_UNAVAILABLE)
+    return EX_OK
+
+
 def _simulate_pool(args: argparse.Namespace) -> int:
     from karoo import log
     from karoo.sim import pool
@@ -202,6 +239,7 @@ def _simulate_pool(args: argparse.Namespace) -> int:
 
 def _simulate_miner(args: argparse.Namespace) -> int:
     from karoo import log
+    from karoo.net.tls import ClientFiles
     from karoo.sim import miner
     log.setup()
     if args.parent is not None:
@@ -211,6 +249,6 @@ def _simulate_miner(args: argparse.Namespace) -> int:
         return miner.run(args.url, args.user, password=args.password, count=args.count, hashrate=args.hashrate,
                          version_rolling=args.version_rolling, agent=args.agent or miner.DEFAULT_AGENT,
                          seconds=args.seconds, shares=args.shares, difficulty_hint=args.suggest_difficulty,
-                         algorithm=args.algorithm)
+                         algorithm=args.algorithm, tls=ClientFiles(not args.insecure, args.ca_file))
     except ValueError as fault:
         return _fail(str(fault), EX_USAGE)

@@ -11,7 +11,9 @@ import pytest  # noqa: E402  (after the patching)
 from hypothesis import settings  # noqa: E402
 
 from karoo import service  # noqa: E402
+from karoo.net.listener import listening_socket  # noqa: E402
 from karoo.policy.vardiff import Vardiff  # noqa: E402
+from karoo.reload import Reloader  # noqa: E402
 from karoo.web.server import WebServer  # noqa: E402
 from tests.programs import Program  # noqa: E402
 from tests.site import Site  # noqa: E402
@@ -60,8 +62,8 @@ def page():
     parts = []
 
     def start(proxy, path=None):
-        app, live = service.web_of(proxy, path)
-        server = WebServer("127.0.0.1", 0, app)
+        app, live = service.web_of(proxy, Reloader(proxy, path))
+        server = WebServer(listening_socket("127.0.0.1", 0), app)
         server.start()
         parts.append((server, live))
         return server

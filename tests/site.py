@@ -38,12 +38,17 @@ class Site:
         return pool
 
     def proxy(self, *pools, upstream=None, backup=None, **sections):
-        """A running proxy in front of the pools, the first the upstream; sections as in the configuration."""
+        """A running proxy in front of the pools, the first the upstream; sections as in the configuration. Each of its
+        `listeners`, where there are such, is on a free port of 127.0.0.1 unless it says otherwise."""
         def settings(pool, more):
             return {"host": "127.0.0.1", "port": pool.port, "user": "wallet", "backoff_min_ms": 20,
                     "backoff_max_ms": 100, "handshake_ms": 2000, **(more or {})}
         values = {"proxy": {"listen": "127.0.0.1:0"}, "upstream": settings(pools[0], upstream),
                   "backups": [settings(pool, backup) for pool in pools[1:]]}
+        listeners = sections.pop("listeners", None)
+        if listeners is not None:
+            del values["proxy"]
+            values["listeners"] = [{"address": "127.0.0.1:0", **one} for one in listeners]
         for name, section in sections.items():
             values[name] = {**values.get(name, {}), **section}
         values["accounting"] = {"database": "", **values.get("accounting", {})}
@@ -59,16 +64,16 @@ class Site:
         books = proxy.accounts
         return summed(books.everything()) if worker is None else books.workers[worker].sum()
 
-    def connect(self, proxy, agent="scripted/1.0"):
-        """A miner that has said nothing yet."""
+    def connect(self, proxy, agent="scripted/1.0", listener=0, host="127.0.0.1", **options):
+        """A miner that has said nothing yet; options as of `StratumClient.connect`."""
         miner = ScriptedMiner(agent)
-        miner.connect("127.0.0.1", proxy.listener.port)
+        miner.connect(host, proxy.listeners[listener].port, **options)
         self.miners.append(miner)
         return miner
 
-    def miner(self, proxy, user="user.rig", mask=None, extranonce=False):
-        """A miner that has a job."""
-        miner = self.connect(proxy)
+    def miner(self, proxy, user="user.rig", mask=None, extranonce=False, **options):
+        """A miner that has a job; options as of `connect`."""
+        miner = self.connect(proxy, **options)
         miner.user = user
         if mask is not None:
             miner.configure(mask)

@@ -16,7 +16,7 @@ from gevent.event import Event
 
 from karoo import descriptors
 from karoo.net import listener as listening
-from karoo.net.listener import Listener
+from karoo.net.listener import Listener, listening_socket
 from karoo.proxy import door
 from karoo.stratum import messages
 from karoo.web.status import Status
@@ -356,7 +356,8 @@ def is_closed(sock):
 
 def test_without_a_descriptor_each_client_is_closed_at_once_and_the_first_free_one_serves_again(monkeypatch, capfd):
     served, starved = [], []
-    server = Listener("127.0.0.1", 0, lambda sock, _: served.append(sock), lambda: starved.append(1))
+    sock = listening_socket("127.0.0.1", 0)
+    server = Listener([sock], lambda sock, _: served.append(sock), lambda: starved.append(1))
     server.start()
     clients = [socket.socket() for _ in range(40)]
     gc.collect()  # what former tests left must not free descriptors in the middle of this one
@@ -393,7 +394,7 @@ def test_without_a_descriptor_each_client_is_closed_at_once_and_the_first_free_o
 def test_where_even_the_spare_descriptor_is_gone_the_listener_pauses_and_does_not_spin(monkeypatch, capfd):
     monkeypatch.setattr(listening, "PAUSE", 0.05)
     served, tries = Event(), []
-    server = Listener("127.0.0.1", 0, lambda sock, _: (sock.close(), served.set()), lambda: None)
+    server = Listener([listening_socket("127.0.0.1", 0)], lambda sock, _: (sock.close(), served.set()), lambda: None)
     real = listening.StreamServer.do_read
 
     def out_of_descriptors(self):

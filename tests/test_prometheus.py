@@ -32,6 +32,8 @@ FIGURES = {
     "sessions": 3, "max_sessions": 10_000, "connections": 9, "turned_away": {"banned": 2, "max_clients": 1},
     "ended": {"the miner closed the connection": 4}, "exceptions": 6, "jobs": 7, "last_notify_unix": 1_764_000_000,
     "blocks": 1, "upstream_dials": 2, "upstream_losses": {"the proxy stops": 1}, "unexpected_answers": 8,
+    "listeners": [{"name": "racks", "sessions": 2, "certificate_expires_unix": 1.8e9},
+                  {"name": ":3333", "sessions": 1, "certificate_expires_unix": None}],
     "banned_ips": 2, "bans_total": 5, "vardiff_changes": 12, "failovers": 11, "backlog_bytes": 77,
     "hub_lag_seconds": 0.0004, "hub_lag_max_seconds": 0.003, "descriptors": {"open": 120, "limit": 65536},
     "states": {"online": 2, "silent": 1, "gone": 0, "past": 4}, "tables": {"sessions": 3, "workers": 7},

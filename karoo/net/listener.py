@@ -24,13 +24,17 @@ class ListenError(Exception):
     """The address cannot be listened on; the text says which and why."""
 
 
-def listening_socket(host: str, port: int) -> Any:
-    """A gevent socket that listens; port 0 takes any free one. Raises ListenError.
+def listening_socket(host: str, port: int, dual_stack: bool = True) -> Any:
+    """A gevent socket that listens; port 0 takes any free one. With `dual_stack` one for all IPv6 addresses takes IPv4
+    as well. Raises ListenError.
 
     Options are set on the listening socket: Linux hands them on to what it accepts.
     """
-    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    six = ":" in host
+    sock = socket.socket(socket.AF_INET6 if six else socket.AF_INET, socket.SOCK_STREAM)
     try:
+        if six:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not dual_stack)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         tune(sock)
         sock.bind((host, port))
@@ -38,34 +42,48 @@ def listening_socket(host: str, port: int) -> Any:
     except (OSError, OverflowError) as failure:
         sock.close()
         reason = getattr(failure, "strerror", None) or failure
-        raise ListenError(f"cannot listen on {host}:{port}: {reason}") from failure
+        where = f"[{host}]:{port}" if six else f"{host}:{port}"
+        raise ListenError(f"cannot listen on {where}: {reason}") from failure
+    return sock
+
+
+def passed_socket(descriptor: int) -> Any:
+    """A gevent socket of a TCP socket that listens already, opened by whoever started this process."""
+    sock = socket.socket(fileno=descriptor)
+    tune(sock)
+    sock.listen(BACKLOG)  # whoever opened it may have wanted fewer
     return sock
 
 
 class Listener:
-    """A listening TCP socket that hands each connection to `handle(sock, address)`, which owns it then. That is called
+    """Listening TCP sockets that hand each connection to `handle(sock, address)`, which owns it then. That is called
     by the loop: it must neither wait nor raise.
 
     `starved()` is called for each connection that was closed at once because no descriptor was left.
     """
 
-    def __init__(self, host: str, port: int, handle: Callable[[Any, Any], None], starved: Callable[[], None]) -> None:
-        sock = listening_socket(host, port)
-        self.host, self.port = sock.getsockname()[:2]
-        self._server = _Server(sock, handle)
-        self._server.starved = starved  # type: ignore[method-assign]
+    def __init__(self, socks: list[Any], handle: Callable[[Any, Any], None], starved: Callable[[], None]) -> None:
+        self.host, self.port = socks[0].getsockname()[:2]
+        self._servers = [_Server(sock, handle) for sock in socks]
+        for server in self._servers:
+            server.starved = starved  # type: ignore[method-assign]
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def start(self) -> None:
-        self._server.start()
+        for server in self._servers:
+            server.start()
 
     @property
     def is_open(self) -> bool:
         """It accepts connections."""
-        return bool(self._server.started)
+        return all(server.started for server in self._servers)
 
     def stop(self) -> None:
         """Stop accepting; what was accepted is not touched."""
-        self._server.close()
+        for server in self._servers:
+            server.close()
 
 
 class Frugal(StreamServer):

@@ -13,13 +13,11 @@ from typing import Any, Protocol
 
 from karoo import config
 from karoo.metrics import Metrics
-from karoo.net.connection import Connection
+from karoo.net.connection import Connection, host_of
 from karoo.policy import addresses
 from karoo.policy.bans import Ban
 from karoo.policy.ratelimit import BANNED, DENIED, Gate, Limits
 from karoo.proxy.greenlets import Greenlets
-from karoo.stratum import messages
-from karoo.stratum.errors import StratumError
 from karoo.timeline import CRITICAL, WARNING
 
 log = logging.getLogger("karoo.door")
@@ -30,6 +28,15 @@ GRACE = 120.0  # seconds after the start in which nobody is banned for coming wi
 QUIET = 60.0  # seconds without a refusal, after which it is news again that the proxy is full
 SHOWN_CUTS = 50
 SHOWN_BANS = 100
+
+
+class TurnedAway(Exception):
+    """A connection that gets no session: why, in words for the log. ``kind`` is for counters, ``told`` for the miner
+    (empty: it is told nothing)."""
+
+    def __init__(self, kind: str, why: str, told: str = "") -> None:
+        super().__init__(why)
+        self.kind, self.told = kind, told
 
 
 class Culprit(Protocol):
@@ -62,24 +69,21 @@ class Door:
 
     # ------------------------------------------------------------------ in and out
 
-    def admit(self, conn: Connection, sessions: int) -> bool:
-        """Whether a connection may become a session, beside so many; `leave` must follow then. Else it is closed."""
-        self._metrics.connections += 1
-        now = monotonic()
-        refusal = self._gate.admit(conn.host, now)
+    def admit(self, peer: str, sessions: int) -> None:
+        """Let a connection of this `address:port` become a session, beside so many; `leave` must follow then. Raises
+        TurnedAway."""
+        now, host = monotonic(), host_of(peer)
+        refusal = self._gate.admit(host, now)
         if refusal is not None:
             if refusal.ban is not None:
                 self._note_ban(refusal.ban, now)
             told = "" if refusal.kind in (DENIED, BANNED) else f"Too many connections: {refusal.text}"
-            self._turn_away(conn, refusal.kind, refusal.text, told)
-            return False
+            raise TurnedAway(refusal.kind, refusal.text, told)
         if sessions >= self.room:
-            self._gate.leave(conn.host, now, excused=True)
+            self._gate.leave(host, now, excused=True)
             self._note_full(sessions, now)
-            self._turn_away(conn, FULL, f"{sessions} miners are connected, and there is room for no more",
-                            "The proxy is full")
-            return False
-        return True
+            raise TurnedAway(FULL, f"{sessions} miners are connected, and there is room for no more",
+                             "The proxy is full")
 
     def _note_full(self, sessions: int, now: float) -> None:
         if now >= self._full_again_at:
@@ -87,18 +91,17 @@ class Door:
                                         CRITICAL)
         self._full_again_at = now + QUIET
 
-    def _turn_away(self, conn: Connection, kind: str, why: str, told: str) -> None:
-        self._metrics.turned_away.count(kind)
-        log.info("%s turned away: %s", conn.peer, why)
-        if told and self._telling < TOLD_AT_ONCE:
-            self._telling += 1
-            self._greenlets.run(lambda: self._tell(conn, told), "a farewell")
-        else:
+    def tell(self, conn: Connection, why: bytes) -> None:
+        """Tell a miner why it is turned away, and close; of a rush, only the first are told."""
+        if self._telling >= TOLD_AT_ONCE:
             conn.close()
+            return
+        self._telling += 1
+        self._greenlets.run(lambda: self._tell(conn, why), "a farewell")
 
-    def _tell(self, conn: Connection, why: str) -> None:
+    def _tell(self, conn: Connection, why: bytes) -> None:
         try:
-            conn.push(messages.error(None, StratumError(why)))
+            conn.push(why)
             conn.linger()
         finally:
             self._telling -= 1
@@ -109,9 +112,9 @@ class Door:
         self._metrics.turned_away.count(STARVED)
         self._starved += 1
 
-    def leave(self, conn: Connection, dismissed: bool) -> None:
+    def leave(self, peer: str, dismissed: bool) -> None:
         """A connection that was admitted is gone; `dismissed`: the proxy ended it through no fault of the miner's."""
-        self._gate.leave(conn.host, monotonic(), excused=dismissed)
+        self._gate.leave(host_of(peer), monotonic(), excused=dismissed)
 
     # ------------------------------------------------------------------ misbehaviour
 

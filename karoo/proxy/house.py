@@ -47,6 +47,7 @@ class House:
     `seat` gives a session (with the id of its former one) a route, `mask` tells the pool's version mask; both wait
     for the pool, and raise NoSeat, or MustWait in the loop. `blame` is told of a session that is cut for misbehaviour,
     why, and whether that is mild; `left` of each that has ended. `spawn` runs something in a greenlet, with a name.
+    `entrance` is what the listener is called that they came by.
     """
 
     seat: Callable[[Any, str | None], Route]
@@ -54,6 +55,7 @@ class House:
     blame: Callable[[Any, str, bool], None]
     left: Callable[[Any], None]
     spawn: Callable[[Callable[[], None], str], None]
+    entrance: str
     rules: Rules
     judge: Judge
     names: WorkerNames

@@ -53,6 +53,8 @@ def _read_again(session: Session, line: bytes, fault: Malformed | ProtocolError,
     """The message on a line that has something odd around it; None where it is empty or makes no sense, which
     counts as junk. Raises ProtocolError."""
     clean = line.strip(_ODD)
+    if misplaced := _misplaced(line):
+        raise ProtocolError(misplaced) from None
     if isinstance(fault, Malformed):
         session.tell(messages.error(None, fault))
     elif clean == line and line:
@@ -64,6 +66,15 @@ def _read_again(session: Session, line: bytes, fault: Malformed | ProtocolError,
             session.tell(messages.error(None, other))
     _mind(session.conduct.junk(now))
     return None
+
+
+def _misplaced(line: bytes) -> str:
+    """What a line is that would make sense elsewhere; empty where it would not."""
+    if line.startswith((b"PROXY ", b"QUIT")):  # the latter: behind the first bytes of the second version
+        return "a PROXY header, from an address that is not in proxy_protocol of this listener"
+    if line.startswith((b"\x16\x03", b"\x80")):
+        return "it speaks TLS, and this port does not"
+    return ""
 
 
 def _do(session: Session, request_id: Id, method: str, params: Any, now: float) -> None:

@@ -7,7 +7,7 @@ import gc
 import logging
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from time import monotonic, time
 from typing import Any
 
@@ -18,7 +18,6 @@ from karoo.accounting import summary
 from karoo.accounting.account import Accounts
 from karoo.accounting.bookkeeper import Bookkeeper
 from karoo.metrics import Metrics
-from karoo.net.connection import Connection
 from karoo.net.listener import Listener
 from karoo.net.outbox import Outbox
 from karoo.pace import paced
@@ -27,11 +26,13 @@ from karoo.policy.vardiff import DifficultyPolicy, Remembered
 from karoo.policy.workers import WorkerNames
 from karoo.proxy.control import Control
 from karoo.proxy.door import Door
+from karoo.proxy.entrance import Entrance
 from karoo.proxy.greenlets import Greenlets
 from karoo.proxy.house import House
 from karoo.proxy.routes import Routes
 from karoo.proxy.session import Session
 from karoo.proxy.view import View
+from karoo.proxy.waysin import Take, nothing_passed, open_sockets, securities
 from karoo.stratum.share import Judge
 from karoo.timeline import CRITICAL, INFO
 
@@ -50,11 +51,15 @@ LAST_VERDICTS = 2.0  # seconds that the end waits for what the pool says of the 
 
 
 class Proxy:
-    """One process: a listener, the sessions, and the routes to the pool."""
+    """One process: the ways in, the sessions, and the routes to the pool. `take` gives the descriptors of sockets that
+    systemd passes, by name; `swept` is called at the end of each sweep, every second. Raises ListenError, TlsError."""
 
-    def __init__(self, settings: config.Config) -> None:
+    def __init__(self, settings: config.Config, take: Take = nothing_passed,
+                 swept: Callable[[], None] = lambda: None) -> None:
         self.settings = settings
+        self._swept = swept
         self.metrics = Metrics()
+        self.outbox = Outbox()
         self.started_at = monotonic()
         self.sessions: dict[int, Session] = {}
         self._greenlets, self._clerk = Greenlets(self.metrics), Greenlets(self.metrics)
@@ -64,30 +69,55 @@ class Proxy:
         self.books = Bookkeeper(self.accounts, settings.accounting.database, settings.accounting.flush_seconds)
         self.routes = Routes(settings.pools, self.metrics, judge.algorithm.diff1,
                              not settings.compat.strict_broadcast, self._greenlets, self.speed.write_all)
-        vardiff, upstream = settings.vardiff, settings.upstream
+        room, most = descriptors.room(), settings.proxy.max_clients
+        self.door = Door(settings.ratelimit, most if room is None else min(most, room), self.metrics, self._greenlets)
+        self._judge, self._remembered = judge, Remembered()
+        self.entrances = [Entrance(way, security, self)
+                          for way, security in zip(settings.ways_in, securities(settings.ways_in), strict=True)]
+        self.listeners = self._listen(take)
+        self._take_over(settings)
+        self._number = 0
+        self._frozen, self._freeze_at = 0, math.inf  # sessions that are out of the collector's sight, and when again
+        self._noted_fault, self._noted_bugs = "", 0
+        self.view, self.control = View(self), Control(self)
+
+    def _listen(self, take: Take) -> list[Listener]:
+        """Every address, or none of them. Raises ListenError."""
+        found: list[Listener] = []
+        try:
+            for entrance in self.entrances:
+                found.append(Listener(open_sockets(entrance.settings.address, take, entrance.settings.dual_stack),
+                                      entrance.on_connection, self.door.starve))
+        except BaseException:
+            for listener in found:
+                listener.stop()
+            raise
+        return found
+
+    def _house(self, settings: config.Config, entrance: Entrance) -> House:
+        """What the sessions of an entrance share."""
+        vardiff, way, upstream = settings.vardiff_of(entrance.settings), entrance.settings, settings.upstream
         start = None if isinstance(vardiff.start_diff, str) else vardiff.start_diff
-        proxy, limits = settings.proxy, settings.ratelimit
-        room = descriptors.room()
-        self.door = Door(limits, proxy.max_clients if room is None else min(proxy.max_clients, room), self.metrics,
-                         self._greenlets)
-        self._house = House(
-            seat=self.routes.seat, mask=self.routes.mask, judge=judge, blame=self.door.blame,
-            left=self._left, spawn=self._greenlets.run,
-            rules=_rules(settings),
+        return House(
+            seat=self.routes.seat, mask=self.routes.mask, judge=self._judge, blame=self.door.blame,
+            left=entrance.left, spawn=self._greenlets.run, entrance=way.name or way.address,
+            rules=_rules(settings, way),
             names=WorkerNames(upstream.worker_names, upstream.user),
             difficulty=DifficultyPolicy(
                 vardiff.enabled, vardiff.min_diff, vardiff.max_diff, start,
                 tuple((part.lower(), difficulty) for part, difficulty in vardiff.start_by_agent),
                 vardiff.target_seconds, vardiff.rounding == "power_of_two"),
-            remembered=Remembered(),
-            accounts=self.accounts, metrics=self.metrics)
-        host, port = config.parse_address(proxy.listen)
-        self.listener = Listener(host, port, self._on_connection, self.door.starve)
-        self._number = 0
-        self._frozen, self._freeze_at = 0, math.inf  # sessions that are out of the collector's sight, and when again
-        self._outbox = Outbox()
-        self._noted_fault, self._noted_bugs = "", 0
-        self.view, self.control = View(self), Control(self)
+            remembered=self._remembered, accounts=self.accounts, metrics=self.metrics)
+
+    @property
+    def listener(self) -> Listener:
+        """The first one."""
+        return self.listeners[0]
+
+    def number(self) -> int:
+        """That of a new session."""
+        self._number += 1
+        return self._number
 
     # ------------------------------------------------------------------ life
 
@@ -96,17 +126,21 @@ class Proxy:
         gc.set_threshold(*GC_THRESHOLDS)
         # So long may the ledger's thread hold Python's lock while a share waits; the default is ten times it.
         sys.setswitchinterval(0.0005)
-        self.listener.start()
+        for listener in self.listeners:
+            listener.start()
         self._clerk.keep(self.books.run, "the bookkeeper")
         self._greenlets.keep(self._sweep_for_ever, "sweep")
         self.metrics.timeline.note("start", f"Karoo {__version__} started")
         if self.settings.log.report_every_seconds:
             self._greenlets.keep(self._report_for_ever, "report")
-        log.info("miners may connect to %s:%d", self.listener.host, self.listener.port)
+        for entrance, listener in zip(self.entrances, self.listeners, strict=True):
+            log.info("miners may connect to %s%s", listener, entrance.manner)
 
     def stop(self) -> None:
         """Stop accepting, end every session and pool connection, write the accounts."""
-        self.listener.stop()
+        for entrance, listener in zip(self.entrances, self.listeners, strict=True):
+            listener.stop()
+            entrance.close()
         self.metrics.timeline.note("stop", f"Karoo {__version__} stops")
         for route in self.routes.routes:
             if route.upstream is None:
@@ -123,39 +157,19 @@ class Proxy:
         self.view.stop()
 
     def apply(self, settings: config.Config) -> None:
-        """Other limits (`ratelimit`) from now on; what one miner may send counts for those that connect later. All
-        other settings stay as they were."""
+        """Other limits (`ratelimit`) from now on, and the certificates that are in the listeners' files now; what one
+        miner may send, and certificates, count for those that connect later. All other settings stay as they were.
+        Raises TlsError; then nothing has changed."""
+        found = securities(self.settings.ways_in)
         self.settings = dataclasses.replace(self.settings, ratelimit=settings.ratelimit, log=settings.log)
         self.door.change(settings.ratelimit)
-        self._house = dataclasses.replace(self._house, rules=_rules(self.settings))
+        for entrance, security in zip(self.entrances, found, strict=True):
+            entrance.security = security
+        self._take_over(self.settings)
 
-    # ------------------------------------------------------------------ miners
-
-    def _on_connection(self, sock: Any, address: Any) -> None:
-        """One miner more, told by the loop. A bug in here costs one connection."""
-        settings = self.settings.proxy
-        conn = Connection(sock, settings.max_line_bytes, settings.max_backlog_bytes, settings.read_buf, self._outbox,
-                          address)
-        admitted = False
-        try:
-            admitted = self.door.admit(conn, len(self.sessions))
-            if admitted:
-                self._number += 1
-                session = self.sessions[self._number] = Session(self._number, conn, self._house)
-                session.start_serving()
-        except Exception:
-            self.metrics.exceptions += 1
-            log.exception("a bug ended a connection")
-            conn.hold()
-            conn.close()
-            if admitted:
-                self.sessions.pop(self._number, None)
-                self.door.leave(conn, dismissed=True)
-
-    def _left(self, session: Session) -> None:
-        """A session has ended."""
-        del self.sessions[session.number]
-        self.door.leave(session.conn, session.dismissed)
+    def _take_over(self, settings: config.Config) -> None:
+        for entrance in self.entrances:
+            entrance.house = self._house(settings, entrance)
 
     # ------------------------------------------------------------------ once a second, once a minute
 
@@ -171,6 +185,7 @@ class Proxy:
             self.door.sweep(now)
             self._spare_collector(now)
             self._note_troubles()
+            self._swept()
 
     def _sweep_sessions(self, now: float) -> None:
         """End the silent ones and those that do not get on; give a sign of life to those that hear nothing."""
@@ -190,6 +205,8 @@ class Proxy:
                 session.end("silent for too long")
             elif conn.last_sent < quiet:
                 session.repeat_difficulty()
+            if conn.has_layer:
+                conn.watch(now)
 
     def _adjust_sessions(self, now: float) -> None:
         """Look at every difficulty: each second while a session is young, else every adjust_every_ms, in turn."""
@@ -245,7 +262,12 @@ class Proxy:
         now, metrics = monotonic(), self.metrics
         return {
             "version": __version__, "uptime_seconds": round(now - self.started_at, 1),
-            "listen": [self.listener.host, self.listener.port], "algorithm": self.settings.shares.algorithm,
+            "listen": [self.listener.host, self.listener.port],
+            "listeners": [{"name": one.house.entrance, "address": str(listener), "scheme": one.scheme,
+                           "sessions": one.inside, "on_their_way_in": one.on_their_way,
+                           "certificate_expires_unix": one.security.expires}
+                          for one, listener in zip(self.entrances, self.listeners, strict=True)],
+            "algorithm": self.settings.shares.algorithm,
             "sessions": len(self.sessions), "max_sessions": self.door.room, "connections": metrics.connections,
             "turned_away": dict(metrics.turned_away), "ended": dict(metrics.ended), "exceptions": metrics.exceptions,
             "jobs": metrics.jobs, "last_notify_unix": int(metrics.last_notify), "blocks": metrics.blocks,
@@ -261,7 +283,8 @@ class Proxy:
         routes = self.routes.routes
         return {
             "sessions": len(self.sessions), "workers": len(self.accounts.workers),
-            "remembered_difficulties": len(self._house.remembered), **self.door.tables(),
+            "remembered_difficulties": len(self._remembered),
+            "on_their_way_in": sum(entrance.on_their_way for entrance in self.entrances), **self.door.tables(),
             "jobs": sum(len(route.jobs) for route in routes),
             "prefixes": sum(route.prefixes.held for route in routes if route.prefixes is not None),
             "held_shares": sum(route.held for route in routes),
@@ -280,8 +303,10 @@ class Proxy:
         return summary.summaries(self.accounts, time(), SHOWN_IDLE_WORKERS)
 
 
-def _rules(settings: config.Config) -> Rules:
-    """What one miner may do."""
-    proxy, limits = settings.proxy, settings.ratelimit
-    return Rules(proxy.max_misbehaviour, limits.max_submits_per_second if limits.enabled else 0,
+def _rules(settings: config.Config, way: config.Listener) -> Rules:
+    """What one miner may do that comes this way."""
+    proxy, limits, own = settings.proxy, settings.ratelimit, way.profile
+    misbehaviour, submits = own.max_misbehaviour, own.max_submits_per_second
+    submits = limits.max_submits_per_second if submits is None else submits
+    return Rules(proxy.max_misbehaviour if misbehaviour is None else misbehaviour, submits if limits.enabled else 0,
                  (proxy.first_byte_ms / 1e3, proxy.subscribe_ms / 1e3, proxy.authorize_ms / 1e3))

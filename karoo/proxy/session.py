@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 from karoo import units
 from karoo.log import wire
-from karoo.net.connection import Connection, LineTooLong
+from karoo.net.connection import GOING_AWAY, POLICY, TRY_AGAIN, Connection, LineTooLong
+from karoo.net.layers import Garbled
 from karoo.pace import MustWait, in_loop
 from karoo.policy.conduct import CONNECTED, HEARD, SUBSCRIBED, Conduct
 from karoo.policy.tuner import Tuner
@@ -116,11 +117,12 @@ class Session:
         if self.conn.closed:
             self.house.left(self)
         else:
-            self.house.spawn(self._close_gently, "a farewell")
+            code = TRY_AGAIN if self.dismissed else POLICY
+            self.house.spawn(lambda: self._close_gently(code), "a farewell")
 
     def _explain(self, reason: Exception) -> None:
         """Tell the miner, the log and the counters why this is the end."""
-        if isinstance(reason, ProtocolError | LineTooLong):
+        if isinstance(reason, ProtocolError | LineTooLong | Garbled):
             self.tell(messages.error(None, StratumError(str(reason))))
             self._cut(str(reason))
         elif isinstance(reason, Misbehaviour):
@@ -145,12 +147,14 @@ class Session:
             self.house.accounts.leave(worker.account, monotonic())
         reason = self.end_reason or self.conn.cut_reason or "the miner closed the connection"
         self.house.metrics.ended.count(reason)
-        self.log.info("disconnected after %s, %d shares accepted, %d rejected: %s",
-                      units.duration(monotonic() - self.conn.opened_at), self.accepted, self.rejected, reason)
+        # Balancers look every other second whether this port is open.
+        level = logging.INFO if self.conn.heard or self.end_reason else logging.DEBUG
+        self.log.log(level, "disconnected after %s, %d shares accepted, %d rejected: %s",
+                     units.duration(monotonic() - self.conn.opened_at), self.accepted, self.rejected, reason)
 
-    def _close_gently(self) -> None:
+    def _close_gently(self, code: int) -> None:
         try:
-            self.conn.linger()
+            self.conn.linger(code, self.end_reason)
         finally:
             self.conn.close()
             self.house.left(self)
@@ -158,7 +162,7 @@ class Session:
     def end(self, reason: str) -> None:
         """Disconnect it; `work` notices."""
         self.end_reason = self.end_reason or reason
-        self.conn.close(reason)
+        self.conn.close(reason, TRY_AGAIN if self.dismissed else GOING_AWAY)
 
     def dismiss(self, reason: str) -> None:
         """Disconnect it through no fault of its own."""
@@ -179,8 +183,10 @@ class Session:
             return
         why = self.conduct.unfinished(SUBSCRIBED if self.subscribed else HEARD if self.conn.heard else CONNECTED, now)
         if why is not None:
+            if self.conn.begins_tls:
+                why += ": it speaks TLS, and this port does not"
             self._cut(why, mild=True)
-            self.conn.close(why)
+            self.conn.close(why, POLICY)
 
     # ------------------------------------------------------------------ words
 
@@ -386,5 +392,5 @@ class Session:
             "route": self.route.number if self.route is not None else None, "prefix": self.prefix.hex(),
             "version_mask": f"{self.mask:08x}", "takes_extranonce": self.takes_extranonce,
             "connected_seconds": round(now - self.conn.opened_at, 1), "backlog_bytes": self.conn.backlog_bytes,
-            "silent_seconds": round(now - self.conn.last_heard, 1),
+            "silent_seconds": round(now - self.conn.last_heard, 1), "listener": self.house.entrance,
         }

@@ -17,6 +17,9 @@ from karoo.log import wire
 from karoo.metrics import Metrics
 from karoo.net.connection import Connection, LineTooLong
 from karoo.net.dialer import Destination, DialError, dial
+from karoo.net.dialwords import tls_fault
+from karoo.net.layers import Garbled
+from karoo.net.tls import ClientFiles
 from karoo.policy.failover import Refusals, same_site
 from karoo.policy.versionform import VersionForm
 from karoo.policy.workers import WorkerNames
@@ -58,7 +61,7 @@ class Upstream:
     def __init__(self, pool: config.Upstream, events: Events, metrics: Metrics, *, session_id: str | None = None,
                  address: tuple[str, int] | None = None, one_name: bool = False) -> None:
         self.pool = pool
-        self.host, self.port = address or (pool.host, pool.port)
+        self.host, self.port = address or pool.place[:2]
         self.session_id = session_id
         self.resuming = False  # the pool was sent the id of a former session
         self.extranonce: Extranonce | None = None
@@ -93,8 +96,8 @@ class Upstream:
         self._metrics.upstream_dials += 1
         try:
             with self.timed("dial"):
-                sock = dial(self._destination(), self.pool.handshake_ms / 1e3)
-            self._conn = Connection(sock, MAX_LINE, MAX_BACKLOG, read_size=65536)
+                sock, layer, early = dial(self._destination(), self.pool.handshake_ms / 1e3)
+            self._conn = Connection(sock, MAX_LINE, MAX_BACKLOG, read_size=65536, layer=layer, early=early)
             handshake.shake_hands(self)
         except (DialError, TimeoutError, Malformed) as failure:
             raise UpstreamError(str(failure)) from None
@@ -102,7 +105,7 @@ class Upstream:
 
     def _destination(self) -> Destination:
         pool, proxy = self.pool, self.pool.socks_proxy
-        return Destination(self.host, self.port, pool.tls, not pool.insecure_skip_verify,
+        return Destination(self.host, self.port, pool.place.tls, files_of(pool), pool.server_name, pool.fingerprint,
                            proxy.host if proxy.enabled else "", proxy.port, proxy.username, proxy.password)
 
     @contextmanager
@@ -156,6 +159,8 @@ class Upstream:
                     self._on_line(line)
         except LineTooLong as failure:
             raise UpstreamError(f"the pool sent {failure}") from None
+        except Garbled as failure:
+            raise UpstreamError(tls_fault(str(failure), bool(self.pool.cert_file))) from None
         except gevent.Timeout as expired:
             if expired is not deadline:
                 raise
@@ -257,7 +262,7 @@ class Upstream:
 
     def _reconnect(self, params: Any) -> None:
         asked = Reconnect.parse(params, self.host, self.port)
-        if not same_site(self.pool.host, asked.host):
+        if not same_site(self.pool.place.host, asked.host):
             log.warning("%s: client.reconnect to %s refused: another site", self, asked.host)
             return
         self.close(Redirected(asked.host, asked.port, asked.wait))
@@ -377,3 +382,8 @@ def _verdict(response: Response) -> Verdict:
         return ACCEPTED
     code, text = methods.error_words(response.error, response.reject_reason)
     return Verdict(False, code, text, response.error, of_pool=True)
+
+
+def files_of(pool: config.Upstream) -> ClientFiles:
+    """How a pool's certificate is checked, and what it is shown."""
+    return ClientFiles(not pool.insecure_skip_verify, pool.ca_file, pool.cert_file, pool.key_file)

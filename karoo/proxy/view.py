@@ -67,12 +67,13 @@ class View:
         proxy, now, unix = self._proxy, monotonic(), time()
         metrics, settings = proxy.metrics, proxy.settings
         done = summary.totals(proxy.accounts, unix, paced)
+        listeners = self._listeners()
         return {
             "version": __version__, "uptime_seconds": round(now - proxy.started_at, 1),
             "started_unix": int(unix - (now - proxy.started_at)), "now_unix": int(unix),
             "algorithm": settings.shares.algorithm,
-            "stratum": {"addresses": stratum_addresses(proxy.listener.host, proxy.listener.port),
-                        **_login_form(settings.upstream.worker_names)},
+            "stratum": {"addresses": [address for one in listeners for address in one["addresses"]],
+                        "listeners": listeners, **_login_form(settings.upstream.worker_names)},
             "pool": self._pool(now, unix), "hashrate": done["hashrate"], "hashrate_paid": done["hashrate_paid"],
             "workers": dict(self.workers.states()), "sessions": len(proxy.sessions), "max_sessions": proxy.door.room,
             "shares": {
@@ -117,10 +118,19 @@ class View:
             return "up"
         return "down" if route.last_reason else "connecting"
 
+    def _listeners(self) -> list[dict[str, Any]]:
+        """Each listener that miners may reach without a balancer, and what they enter for that."""
+        proxy = self._proxy
+        return [{"name": entrance.settings.name,
+                 "addresses": listener_addresses(entrance.scheme, listener.host, listener.port,
+                                                 entrance.settings.dual_stack)}
+                for entrance, listener in zip(proxy.entrances, proxy.listeners, strict=True)
+                if not entrance.settings.proxy_protocol]
+
     def not_ready(self) -> str:
         """Why miners cannot be served; empty when they can."""
         proxy = self._proxy
-        if not proxy.listener.is_open:
+        if not all(listener.is_open for listener in proxy.listeners):
             return "it does not accept miners"
         pool = self._pool(monotonic(), time())
         if pool["state"] in ("up", "idle"):
@@ -152,8 +162,8 @@ class View:
             if unix - failed > FAULT_KEPT:
                 reason = ""  # nobody has tried since
             found.append({
-                "index": index, "name": pool.name, "host": pool.host, "port": pool.port, "user": pool.user,
-                "tls": pool.tls, "socks": pool.socks_proxy.enabled,
+                "index": index, "name": pool.name, "host": pool.place.host, "port": pool.place.port, "user": pool.user,
+                "tls": pool.place.tls, "socks": pool.socks_proxy.enabled,
                 "state": "active" if up else "down" if reason else "standby" if index or not routes else "unknown",
                 "since_unix": int(unix - max(up)) if up else int(failed) if reason else None,
                 "reason": "" if up else reason, "sessions": sum(one["sessions"] for one in connections),
@@ -239,19 +249,20 @@ def _login_form(worker_names: str) -> dict[str, str]:
             "worker_hint": f"What follows the first dot of the user is the worker's name. {seen}"}
 
 
-def stratum_addresses(host: str, port: int) -> list[str]:
+def listener_addresses(scheme: str, host: str, port: int, dual_stack: bool) -> list[str]:
     """What a miner on the network enters to reach a listener."""
     if host in ("0.0.0.0", "::", ""):
-        hosts = list(_own_addresses(socket.AF_INET6 if host == "::" else socket.AF_INET)) or [socket.gethostname()]
+        families = {socket.AF_INET} if host != "::" else {socket.AF_INET6, *([socket.AF_INET] if dual_stack else [])}
+        hosts = list(_own_addresses(families)) or [socket.gethostname()]
     else:
         hosts = [host]
-    return [f"stratum+tcp://{f'[{each}]' if ':' in each else each}:{port}" for each in hosts]
+    return [f"{scheme}://{f'[{each}]' if ':' in each else each}:{port}" for each in hosts]
 
 
-def _own_addresses(family: int) -> Iterator[str]:
+def _own_addresses(families: Collection[int]) -> Iterator[str]:
     """The address that this machine uses towards others. A connected UDP socket tells it without a packet."""
     for kind, target in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
-        if kind == socket.AF_INET6 and family != socket.AF_INET6:
+        if kind not in families:
             continue
         try:
             with socket.socket(kind, socket.SOCK_DGRAM) as probe:

@@ -230,6 +230,7 @@ def session_row(session: Session) -> dict[str, Any]:
         "connected_seconds": one["connected_seconds"], "silent_seconds": one["silent_seconds"],
         "backlog_bytes": one["backlog_bytes"], "route": one["route"], "prefix": one["prefix"],
         "version_mask": one["version_mask"], "takes_extranonce": one["takes_extranonce"],
+        "listener": one["listener"],
     }
 
 

@@ -53,11 +53,11 @@ def install(app: Flask, http: config.Http) -> None:
     app.after_request(harden)
 
 
-def exposure(http: config.Http) -> str | None:
-    """The sentence to warn an operator with whose status page everybody in the network may read; None if not so."""
-    if not http.listen or http.read_token:
+def exposure(http: config.Http, host: str) -> str | None:
+    """The sentence to warn an operator with whose status page, which listens on this host, everybody in the network may
+    read; None if not so."""
+    if http.read_token:
         return None
-    host = config.parse_address(http.listen).host
     try:
         private = ipaddress.ip_address(host).is_loopback
     except ValueError:

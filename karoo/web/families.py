@@ -72,6 +72,10 @@ def _prefixes(key: str) -> Callable[[Figures], Samples]:
     return _routes(lambda route: route["prefixes"] and route["prefixes"][key])
 
 
+def _listeners(key: str) -> Callable[[Figures], Samples]:
+    return lambda figures: [((one["name"],), one[key]) for one in figures["listeners"] if one[key] is not None]
+
+
 def _serving(figures: Figures) -> dict[str, Any]:
     """The first pool connection that is up, else the first; the original program knew one only."""
     routes: list[dict[str, Any]] = figures["routes"]
@@ -156,6 +160,10 @@ MINERS = (
         "extranonce was a session first, and counts as both.")),
     _counter("karoo_sessions_ended_total", read=_each("ended"), labels=("reason",), help=(
         "Sessions that ended, and why.")),
+    _gauge("karoo_listener_sessions", read=_listeners("sessions"), labels=("listener",), help=(
+        "Miners that are connected by a listener.")),
+    _gauge("karoo_listener_certificate_expiry_timestamp_seconds", read=_listeners("certificate_expires_unix"),
+           labels=("listener",), help="When the certificate of a listener with TLS runs out, in Unix seconds."),
     _gauge("karoo_banned_addresses", read=_one("banned_ips"), help="Addresses that are banned now."),
     _counter("karoo_bans_total", read=_one("bans_total"), help=(
         "Bans that were imposed. Many in a short time mean an attack.")),

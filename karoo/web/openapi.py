@@ -65,7 +65,8 @@ SCHEMAS: dict[str, Schema] = {
     "Hashrate": {**SPANS, "description": "Hashes a second over the last 1 min, 15 min, 1 h and 24 h."},
     "Summary": record(
         version=TEXT, uptime_seconds=NUMBER, started_unix=WHOLE, now_unix=WHOLE, algorithm=TEXT,
-        stratum=record(addresses=array(TEXT), user_form=TEXT, password_form=TEXT, worker_hint=TEXT),
+        stratum=record(addresses=array(TEXT), listeners=array(record(name=TEXT, addresses=array(TEXT))),
+                       user_form=TEXT, password_form=TEXT, worker_hint=TEXT),
         pool=record(state=choice(("up", "connecting", "idle", "down")), name=TEXT, address=maybe(TEXT),
                     user=maybe(TEXT), since_unix=maybe(WHOLE), reason=TEXT, difficulty=NUMBER,
                     network_difficulty=maybe(NUMBER), seconds_since_job=maybe(NUMBER), is_backup=YES_NO,
@@ -89,7 +90,7 @@ SCHEMAS: dict[str, Schema] = {
     "Session": record(
         id=WHOLE, address=TEXT, worker=TEXT, upstream_user=TEXT, agent=TEXT, difficulty=NUMBER, accepted=WHOLE,
         rejected=WHOLE, connected_seconds=NUMBER, silent_seconds=NUMBER, backlog_bytes=WHOLE, route=maybe(WHOLE),
-        prefix=TEXT, version_mask=TEXT, takes_extranonce=YES_NO),
+        prefix=TEXT, version_mask=TEXT, takes_extranonce=YES_NO, listener=TEXT),
     "Connection": record(
         number=WHOLE, address=maybe(TEXT), up=YES_NO, up_seconds=maybe(NUMBER), user=maybe(TEXT), difficulty=NUMBER,
         network_difficulty=maybe(NUMBER), extranonce1=TEXT, extranonce2_size=WHOLE, version_mask=TEXT, sessions=WHOLE,

@@ -64,7 +64,8 @@ export class Facts {
 
 /** What to enter in a miner to have it here: `stratum` of the summary. */
 export function connectGuide(stratum) {
-  const { addresses, user_form: user, password_form: password, worker_hint: hint } = stratum;
+  const { listeners, user_form: user, password_form: password, worker_hint: hint } = stratum;
+  const addresses = listeners.flatMap((one) => one.addresses.map((address) => [address, one.name]));
   return h(
     "div",
     { class: "guide" },
@@ -73,7 +74,7 @@ export function connectGuide(stratum) {
       null,
       guideStep(
         addresses.length > 1 ? "Pool address, one of" : "Pool address",
-        addresses.map((address) => copyLine(address, `the address ${address}`)),
+        addresses.map(([address, name]) => copyLine(address, `the address ${address}`, name)),
       ),
       guideStep("User", [copyLine(user, "the user")], `${hint} Give each miner a name of its own.`),
       guideStep("Password", [copyLine(password, "the password")]),
@@ -91,8 +92,14 @@ function guideStep(title, lines, hint = null) {
   );
 }
 
-/** A text to enter as it stands; one of several words only describes what to enter. */
-function copyLine(text, what) {
+/** A text to enter as it stands, and what it is called; one of several words only describes what to enter. */
+function copyLine(text, what, name = "") {
   if (/\s/.test(text)) return h("li", null, text);
-  return h("li", null, h("code", null, text), copyButton(text, what));
+  return h(
+    "li",
+    null,
+    h("code", null, text),
+    name && h("span", { class: "hint" }, foreign(name)),
+    copyButton(text, what),
+  );
 }

@@ -38,6 +38,12 @@ export const SESSION_COLUMNS = [
     cell: (session) => (session.agent ? foreign(session.agent) : ""),
   },
   {
+    key: "listener",
+    title: "Listener",
+    class: "wide-2 col-device",
+    cell: (session) => foreign(session.listener),
+  },
+  {
     key: "difficulty",
     title: "Difficulty",
     sort: true,

@@ -1,0 +1,77 @@
+"""What listeners need from the system: their sockets, and their certificates."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from time import time
+from typing import Any
+
+from karoo import config, units
+from karoo.net.listener import ListenError, listening_socket, passed_socket
+from karoo.net.tls import ServerFiles, TlsError, server_context
+
+log = logging.getLogger("karoo.proxy")
+
+WARN_BEFORE = 21 * 86_400.0  # seconds
+
+Take = Callable[[str], list[int]]
+
+
+def nothing_passed(name: str) -> list[int]:
+    """Of a process that got no sockets. Raises ListenError."""
+    raise ListenError(f"there is no socket named {name}: systemd passed none")
+
+
+def open_sockets(address: str, take: Take, dual_stack: bool = True) -> list[Any]:
+    """The listening sockets of a configured address: one, or those of a name that systemd passes. Raises ListenError,
+    ActivationError."""
+    name = config.passed_name(address)
+    if name:
+        return [passed_socket(descriptor) for descriptor in take(name)]
+    return [listening_socket(*config.parse_address(address), dual_stack)]
+
+
+def open_socket(address: str, take: Take) -> Any:
+    """The same, where only one can be used."""
+    first, *others = open_sockets(address, take)
+    if others:
+        raise ListenError(f"{address}: systemd passed {1 + len(others)} sockets of that name, and one is wanted")
+    return first
+
+
+@dataclass(frozen=True, slots=True)
+class Security:
+    """The TLS of a listener: its context (None: it is plain), and when its certificate runs out, in Unix seconds."""
+
+    context: ssl.SSLContext | None = None
+    expires: float | None = None
+
+
+def securities(ways: Iterable[config.Listener]) -> list[Security]:
+    """The TLS of each listener, from the files as they are now; a certificate that runs out soon is warned of. Raises
+    TlsError."""
+    found = []
+    for way in ways:
+        tls = way.tls
+        if not tls.enabled:
+            found.append(Security())
+            continue
+        context = server_context(ServerFiles(tls.cert_file, tls.key_file, tls.client_ca_file, tls.min_version))
+        expires = _expiry(tls.cert_file)
+        found.append(Security(context, expires))
+        left = expires - time()
+        if left < WARN_BEFORE:
+            log.warning("the certificate in %s %s: renew it, and reload", tls.cert_file,
+                        f"runs out in {units.duration(left)}" if left > 0 else "has run out")
+    return found
+
+
+def _expiry(path: str) -> float:
+    from karoo import cert  # only here: it takes 10 MB
+    try:
+        return cert.expiry(path)
+    except (OSError, ValueError) as failure:
+        raise TlsError(f"{path}: {failure}") from None
