@@ -19,25 +19,45 @@ WORK = REST = 0.001
 
 
 class Line:
-    """First come, first served. A lock of gevent's would go to whoever has just had it."""
+    """First come, first served, but for those who go ahead. A lock of gevent's would go to whoever has just had it."""
 
     def __init__(self) -> None:
         self._waiting: deque[Event] = deque()
+        self._ahead: deque[Event] = deque()
+        self._taken = False  # somebody has its turn
         self._rested_at = 0.0  # by the processor time of the loop
 
-    def turn(self) -> None:
-        """Wait until it is this greenlet's turn, and everybody else has had one, I/O included."""
-        mine = Event()
-        self._waiting.append(mine)
+    def turn(self, ahead: bool = False) -> None:
+        """Wait until it is this greenlet's turn, and everybody else has had one, I/O included. `ahead` of those who
+        do not go ahead: for who has begun something and would end it."""
+        if self._taken:
+            self._wait(self._ahead if ahead else self._waiting)
+        self._taken = True
         try:
-            if self._waiting[0] is not mine:
-                mine.wait()
             if thread_time() - self._rested_at < WORK:
                 pause()
             else:
                 gevent.sleep(REST)
                 self._rested_at = thread_time()
         finally:
-            self._waiting.remove(mine)
-            if self._waiting:
-                self._waiting[0].set()
+            self._pass_on()
+
+    def _wait(self, queue: deque[Event]) -> None:
+        mine = Event()
+        queue.append(mine)
+        try:
+            mine.wait()
+        except BaseException:
+            if mine.is_set():  # its turn came as it was ended
+                self._pass_on()
+            else:
+                queue.remove(mine)
+            raise
+
+    def _pass_on(self) -> None:
+        """The turn goes to the next one, who has it before it runs."""
+        queue = self._ahead or self._waiting
+        if queue:
+            queue.popleft().set()
+        else:
+            self._taken = False

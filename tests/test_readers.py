@@ -89,6 +89,34 @@ def test_who_leaves_the_line_does_not_hold_it_up():
     assert all(one.dead for one in readers_in_line)
 
 
+def test_who_goes_ahead_is_before_those_who_wait_and_behind_those_who_went_ahead_before():
+    line, order = line_module.Line(), []
+
+    def take(name, ahead):
+        line.turn(ahead)
+        order.append(name)
+    greenlets = []
+    for name, ahead in (("first", False), ("a", False), ("b", False), ("x", True), ("y", True)):
+        greenlets.append(gevent.spawn(take, name, ahead))
+        gevent.sleep(0)
+    gevent.joinall(greenlets, timeout=5, raise_error=True)
+    assert order == ["first", "x", "y", "a", "b"]
+    gevent.spawn(line.turn).get(timeout=5)
+
+
+@pytest.mark.parametrize("ended", range(4))
+def test_whoever_is_ended_in_a_line_it_goes_on(ended):
+    """Waiting, having its turn, or just about to have it."""
+    line, order = line_module.Line(), []
+    greenlets = [gevent.spawn(lambda n=n: (line.turn(n % 2 == 1), order.append(n))) for n in range(4)]
+    gevent.sleep(0)
+    line._pass_on()  # as if the first had had its turn: the next has it, and does not run yet
+    greenlets[ended].kill()
+    gevent.joinall(greenlets, timeout=5)
+    assert set(order) == set(range(4)) - {ended}
+    gevent.spawn(line.turn).get(timeout=5)
+
+
 def test_readers_leave_time_to_the_loop(monkeypatch):
     """Else it never sleeps, and the system has it wait behind other programs."""
     rests, clock = [], iter(step / 10 * line_module.WORK for step in range(1000))
@@ -130,6 +158,7 @@ class OneOfMany:
         self.upstream_user, self.gone, self.route = "w", False, None
         self.conn = SimpleNamespace(peer=f"10.0.0.1:{number}", opened_at=0.0, last_heard=0.0, backlog_bytes=number)
         self.tuner = SimpleNamespace(difficulty=float(number))
+        self.house = SimpleNamespace(entrance=":3333")
         self.workers = {account.name: SimpleNamespace(account=account)}
 
     worker_name = property(lambda self: next(iter(self.workers)))
