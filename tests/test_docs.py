@@ -10,7 +10,8 @@ import yaml
 from karoo.config import loads
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")),
+         *sorted((ROOT / "examples").glob("*/README.md"))]
 SECTIONS = {"proxy", "listeners", "upstream", "backups", "http", "metrics", "vardiff", "shares", "ratelimit", "compat",
             "accounting", "log"}
 BLOCK = re.compile(r"^( *)```yaml\n(.*?)^\1```", re.MULTILINE | re.DOTALL)

@@ -27,6 +27,7 @@ _LINGER_SECONDS, _LINGER_BYTES = 1.0, 1 << 20
 _EMPTY_LINES = 64
 PROBE_AFTER = 30.0  # seconds of silence after which a WebSocket is pinged, and for its answer
 NORMAL, GOING_AWAY, POLICY, TRY_AGAIN = 1000, 1001, 1008, 1013  # codes with which a WebSocket is closed
+MAPPED = "::ffff:"  # before an IPv4 address, as a socket for IPv6 has it
 _OPEN_STATES = (1, 2, 3)  # ESTABLISHED, SYN_SENT, SYN_RECV of <netinet/tcp.h>
 
 
@@ -42,10 +43,10 @@ class Connection:
     peer's, as accept() gave it; `early` is what it has said already, decoded. Raises LineTooLong.
     """
 
-    __slots__ = ("_backlog", "_backlog_bytes", "_empty", "_gathered", "_in_turn", "_layer", "_lines", "_max_backlog",
-                 "_max_line", "_on_packet", "_outbox", "_partial", "_probed_at", "_raw", "_read_size", "_readable",
-                 "_reader", "_sock", "_writer", "closed", "cut_reason", "descriptor", "last_heard", "last_sent",
-                 "opened_at", "peer")
+    __slots__ = ("_alive_at", "_backlog", "_backlog_bytes", "_empty", "_gathered", "_in_turn", "_layer", "_lines",
+                 "_max_backlog", "_max_line", "_on_packet", "_outbox", "_partial", "_probed_at", "_raw", "_read_size",
+                 "_readable", "_reader", "_sock", "_writer", "closed", "cut_reason", "descriptor", "last_heard",
+                 "last_sent", "opened_at", "peer")
 
     def __init__(self, sock: Any, max_line: int = 16384, max_backlog: int = 262144, read_size: int = 4096,
                  outbox: Outbox | None = None, address: Any = None, layer: Layer | None = None,
@@ -54,7 +55,7 @@ class Connection:
         self.descriptor: int = sock.fileno()
         self._raw: Any = sock._sock  # below gevent, which would only add system calls
         self._layer = layer
-        self._probed_at = 0.0
+        self._alive_at, self._probed_at = monotonic(), 0.0  # for a layer that probes
         self._outbox = outbox or Outbox()
         self._readable = sock._read_event  # the socket's own watcher, which stays started from read to read
         self._reader: Any = None  # the greenlet that waits for it
@@ -143,11 +144,13 @@ class Connection:
             return False
         if not data:
             return False
-        self.last_heard = monotonic()
         if self._layer is not None:
+            self._alive_at = monotonic()
             data = self._decode(data)
-            if not data:
+            if not data.strip(b"\n"):  # pings and pongs, which any idle program answers
+                self._split(data)
                 return not self._has_ended or self._end()
+        self.last_heard = monotonic()
         self._split(data)
         return True
 
@@ -335,9 +338,9 @@ class Connection:
     def watch(self, now: float) -> None:
         """Now and then: ask a peer that is silent whether it is still there, where the layer has a word for that, and
         close where it does not answer."""
-        if self.closed or self._layer is None or not self._layer.probes or now - self.last_heard < PROBE_AFTER:
+        if self.closed or self._layer is None or not self._layer.probes or now - self._alive_at < PROBE_AFTER:
             return
-        if self._probed_at <= self.last_heard:
+        if self._probed_at <= self._alive_at:
             self._probed_at = now
             self._write(self._layer.probe(), encoded=True)
         elif now - self._probed_at > PROBE_AFTER:
@@ -407,7 +410,7 @@ def peer_name(sock: Any, name: Any) -> str:
             return "?"
     if sock.family == stdlib_socket.AF_UNIX:
         return "unix"
-    host, port = name[0].removeprefix("::ffff:"), name[1]
+    host, port = name[0].removeprefix(MAPPED), name[1]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 

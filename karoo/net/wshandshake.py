@@ -52,12 +52,17 @@ def answer(head: bytes, origins: Collection[str]) -> bytes:
         request = parse_head(head)
     except Refusal as fault:
         raise HandshakeError(int(fault.status[:3]), f"{str(fault)[:1].upper()}{str(fault)[1:]}.") from None
-    origin = request.headers.get("Origin")
+
+    def field(name: str) -> str | None:
+        """All lines of a header, some of which may come more than once."""
+        lines = request.headers.get_all(name)
+        return None if lines is None else ", ".join(lines)
+
+    origin = field("Origin")
     if origin is not None and "*" not in origins and origin.strip().lower() not in origins:
         raise HandshakeError(403, f"Pages of {origin.strip()[:200]} are not let in: it is not among the origins.")
-    headers = handshake(request.method, request.headers.get)
-    offered = [name.strip() for name in (request.headers.get("Sec-WebSocket-Protocol") or "").split(",")]
-    if SUBPROTOCOL in offered:
+    headers = handshake(request.method, field)
+    if SUBPROTOCOL in [name.strip() for name in (field("Sec-WebSocket-Protocol") or "").split(",")]:
         headers.append(("Sec-WebSocket-Protocol", SUBPROTOCOL))
     return _response(101, headers)
 

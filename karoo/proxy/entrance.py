@@ -16,7 +16,7 @@ import gevent
 from karoo import config
 from karoo.metrics import Metrics
 from karoo.net import proxyheader, tlswords, wshandshake
-from karoo.net.connection import Connection, LineTooLong, peer_name
+from karoo.net.connection import MAPPED, Connection, LineTooLong, peer_name
 from karoo.net.layers import Layer, Stacked
 from karoo.net.outbox import Outbox
 from karoo.net.proxyheader import HeaderFault
@@ -217,8 +217,11 @@ class Entrance:
         data = self._read(visit)
         while (header := proxyheader.parse(data)) is None:
             data += self._read(visit)
-        if header.source is not None:
+        balancer = visit.address[0].removeprefix(MAPPED)
+        if header.source is not None and header.source[0] != balancer:
             visit.address = header.source
+        else:  # limits by address would ban the balancer, for its own probes or for miners that it does not tell apart
+            visit.address = f"via {balancer}", *visit.address[1:]
         return data[header.size:]
 
     def _upgrade(self, visit: _Visit, early: bytes) -> bytes:
@@ -230,13 +233,16 @@ class Entrance:
             data = self._read(visit)
             early += under.decode(data) if under is not None else data
             if under is not None and under.ended:
-                raise _Left
+                raise HandshakeError(400, under.fault) if under.fault else _Left
         head, _, rest = early.partition(b"\r\n\r\n")
         answer = wshandshake.answer(head + b"\r\n\r\n", self.settings.origins)
         visit.sock.sendall(answer if under is None else under.encode(answer))
         lines = WebSocketLines(self._site.settings.proxy.max_line_bytes)
         visit.layer = lines if under is None else Stacked(under, lines)
-        return lines.decode(rest)
+        said = lines.decode(rest)
+        if owed := visit.layer.replies():
+            visit.sock.sendall(owed)
+        return said
 
     # ------------------------------------------------------------------ from here on a session
 
