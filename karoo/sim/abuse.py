@@ -12,7 +12,7 @@ from time import monotonic
 
 import gevent
 
-from karoo.sim import abuseminers, abusewire
+from karoo.sim import abuseminers, abusetls, abuseways, abusewire
 from karoo.sim.offender import Crowd, Record, Target
 
 OVERTIME = 5.0  # seconds, after which an attack that does not end by itself is stopped
@@ -48,15 +48,35 @@ ATTACKS: dict[str, Attack] = {
     "bad names": Attack(abuseminers.bad_names, 1, "names with line feeds, escapes, HTML and formats, that also mine"),
 }
 
+# For a proxy with listeners that want more before the first line than a plain one: see `Stage.attack`
+WAYS: dict[str, Attack] = {
+    "stuck handshakes": Attack(abusetls.stuck_handshakes, 2, "200 connections do not get through the TLS handshake"),
+    "dropped handshakes": Attack(abusetls.dropped_handshakes, 5, "1,500 TLS handshakes, begun and dropped"),
+    "done handshakes": Attack(abusetls.done_handshakes, 2, "400 TLS handshakes, and nothing behind them"),
+    "key updates": Attack(abusetls.key_updates, 1, "4 connections change their keys 20,000 times each"),
+    "empty records": Attack(abusetls.empty_records, 1, "8 connections send 2,000 TLS records with nothing in them"),
+    "partial records": Attack(abusetls.partial_records, 1, "100 connections send TLS records without their end"),
+    "garbage": Attack(abusetls.garbage, 1, "50 connections send what is no TLS, behind a handshake"),
+    "stuck headers": Attack(abuseways.stuck_headers, 2, "200 connections do not get through their PROXY header"),
+    "stuck requests": Attack(abuseways.stuck_requests, 2, "200 connections do not get through their HTTP request"),
+    "frames": Attack(abuseways.frames, 50, "42 connections, each of which breaks WebSockets in its own way"),
+    "misplaced": Attack(abuseways.misplaced, 1, "46 connections send what belongs to another port"),
+}
+
+
+def find(name: str) -> Attack:
+    """One of both tables."""
+    return ATTACKS.get(name) or WAYS[name]
+
 
 def run(name: str, target: Target, scale: float = 1.0, seconds: float = 20.0) -> Record:
-    """Run one attack of the table: `scale` of its full size, for `seconds` at most (and OVERTIME). What happened."""
+    """Run one attack of the tables: `scale` of its full size, for `seconds` at most (and OVERTIME). What happened."""
     began = monotonic()
     crowd = Crowd(target, scale, seconds)
     limit = gevent.Timeout(seconds + OVERTIME)
     try:
         with limit:
-            ATTACKS[name].do(crowd)
+            find(name).do(crowd)
     except gevent.Timeout as expired:
         if expired is not limit:
             raise

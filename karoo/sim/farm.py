@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import monotonic
 
@@ -10,6 +10,7 @@ import gevent
 
 from karoo.pace import paced
 from karoo.sim.miner import MinerOptions, SimulatedMiner
+from karoo.sim.via import PLAIN, Via
 
 AT_ONCE = 10  # miners that start between two short pauses
 # All hashes reach this difficulty: a miner of one hash a second finds exactly one share a second.
@@ -31,15 +32,18 @@ class Losses:
 
 class Farm:
     """So many miners, all from 127.0.0.1, as `honest.h0`, `honest.h1`, ... (`name` with a number). The first `plain`
-    ones come from PLAIN_SOURCE, and have to reconnect when their extranonce1 changes."""
+    ones come from PLAIN_SOURCE, and have to reconnect when their extranonce1 changes. Where there are `ways`, ports
+    with what is spoken there, they take turns at them, and `port` does not count."""
 
     def __init__(self, port: int, count: int, hashrate: float, name: str = "honest.h", version_rolling: bool = False,
-                 backoff: float = 0.5, plain: int = 0) -> None:
+                 backoff: float = 0.5, plain: int = 0, ways: Sequence[tuple[int, Via]] = ()) -> None:
+        ways = ways or [(port, PLAIN)]
         self.miners = [
-            SimulatedMiner(MinerOptions("127.0.0.1", port, f"{name}{number}", hashrate=hashrate,
+            SimulatedMiner(MinerOptions("127.0.0.1", ways[number % len(ways)][0], f"{name}{number}", hashrate=hashrate,
                                         version_rolling=version_rolling, backoff_min=backoff, backoff_max=4 * backoff,
                                         takes_extranonce=number >= plain,
-                                        source=PLAIN_SOURCE if number < plain else ""))
+                                        source=PLAIN_SOURCE if number < plain else "",
+                                        via=ways[number % len(ways)][1]))
             for number in range(count)]
         self._greenlets: list[gevent.Greenlet] = []
 

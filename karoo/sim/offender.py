@@ -17,8 +17,10 @@ from typing import Any
 from gevent import socket
 from gevent.pool import Pool
 
+from karoo.net.layers import Layer
 from karoo.pace import pause
 from karoo.sim import grind
+from karoo.sim.via import PLAIN, Via
 from karoo.stratum import messages, methods
 from karoo.stratum.difficulty import DIFF1_SHA256D
 from karoo.stratum.errors import StratumError
@@ -33,7 +35,8 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A proxy on this machine, and the loopback addresses that its attackers have, one after the other.
+    """A proxy on this machine, the loopback addresses that its attackers have, one after the other, and what is spoken
+    there.
 
     Raises ValueError for any address that is not of this machine: nobody else is ever attacked.
     """
@@ -41,6 +44,7 @@ class Target:
     host: str
     port: int
     sources: tuple[str, ...]
+    via: Via = PLAIN
 
     def __post_init__(self) -> None:
         if not self.sources:
@@ -103,22 +107,41 @@ class Login:
 
 
 class Offender:
-    """One connection. ``cut`` once the other side has closed or reset it, which is what an attacker has to expect."""
+    """One connection. ``cut`` once the other side has closed or reset it, which is what an attacker has to expect.
 
-    __slots__ = ("_partial", "_record", "_until", "cut", "sock")
+    What is sent and read goes through ``layer``, once there is one."""
+
+    __slots__ = ("_partial", "_record", "_until", "cut", "layer", "sock")
 
     def __init__(self, sock: Any, record: Record, until: float) -> None:
         self.sock = sock
         self.cut = False
+        self.layer: Layer | None = None
         self._until = until
         self._record = record
         self._partial = b""
 
+    def enter(self, host: str, via: Via) -> bool:
+        """Go in as somebody honest does; whether it was let in."""
+        self.sock.settimeout(self.step())
+        try:
+            self.layer, self._partial = via.enter(self.sock, host)
+        except TimeoutError:
+            return False
+        except OSError:
+            self._lost()
+            return False
+        return True
+
     def send(self, data: bytes) -> bool:
         """Whether it could be sent. Waits until the other side took it, for a while."""
+        return self.send_raw(data if self.layer is None else self.layer.encode(data), data.count(b"\n"))
+
+    def send_raw(self, data: bytes, lines: int = 0) -> bool:
+        """The same, past the layer."""
         if self.cut:
             return False
-        self.sock.settimeout(self._step())
+        self.sock.settimeout(self.step())
         try:
             self.sock.sendall(data)
         except TimeoutError:
@@ -127,7 +150,7 @@ class Offender:
             self._lost()
             return False
         self._record.sent_bytes += len(data)
-        self._record.lines += data.count(b"\n")
+        self._record.lines += lines
         return True
 
     def flood(self, lines: Iterable[bytes], read: bool = True) -> bool:
@@ -146,14 +169,14 @@ class Offender:
 
     def discard(self) -> None:
         """Read what is there, without waiting."""
-        while self._receive(0.0):
-            pass
+        while data := self._receive(0.0):
+            self._decoded(data)
         self._partial = b""
 
     def read(self, until: float) -> list[bytes]:
         """The next lines; none when it is cut, or nothing came until then (monotonic seconds)."""
         while not self.cut and (data := self._receive(max(0.001, until - monotonic()))):
-            *lines, self._partial = (self._partial + data).split(b"\n")
+            *lines, self._partial = (self._partial + self._decoded(data)).split(b"\n")
             if lines:
                 return lines
         return []
@@ -169,6 +192,11 @@ class Offender:
             self._receive(max(0.001, until - monotonic()))
         return self.cut
 
+    def hear(self, until: float) -> bool:
+        """Read and forget what comes next; whether anything came until then (monotonic seconds)."""
+        data = self._receive(max(0.001, until - monotonic()))
+        return bool(data) and self._decoded(data) is not None
+
     def _receive(self, seconds: float) -> bytes:
         self.sock.settimeout(seconds)
         try:
@@ -182,7 +210,11 @@ class Offender:
         self._record.read_bytes += len(data)
         return data
 
-    def _step(self) -> float:
+    def _decoded(self, data: bytes) -> bytes:
+        return data if self.layer is None else self.layer.decode(data)
+
+    def step(self) -> float:
+        """How long something may be waited for now, in seconds."""
         return max(0.001, min(STEP_SECONDS, self._until - monotonic()))
 
     def _lost(self) -> None:
@@ -194,7 +226,7 @@ class Offender:
         """Subscribe, authorize and wait for a job; None when it is not let in."""
         self.send(messages.request(1, "mining.subscribe", [agent])
                   + messages.request(2, "mining.authorize", [user, password]))
-        until = monotonic() + self._step()
+        until = monotonic() + self.step()
         extranonce, difficulty = None, 1.0
         while lines := self.read(until):
             for line in lines:
@@ -243,7 +275,8 @@ class Crowd:
         return monotonic() >= self.until
 
     def connect(self, receive_buffer: int | None = None) -> Offender | None:
-        """One more connection, from the next address; None when it is refused. `receive_buffer` is in bytes."""
+        """One more connection, from the next address, that has gone in as the target asks for; None when it is refused.
+        `receive_buffer` is in bytes."""
         family = socket.AF_INET6 if ":" in self.target.host else socket.AF_INET
         sock = None
         try:
@@ -263,7 +296,7 @@ class Crowd:
         self.offenders.append(offender)
         if self.record.connections % BATCH == 0:
             pause()
-        return offender
+        return offender if offender.enter(self.target.host, self.target.via) else None
 
     def connect_many(self, count: int, receive_buffer: int | None = None) -> list[Offender]:
         """So many connections, or as many as the descriptors allow and are not refused."""

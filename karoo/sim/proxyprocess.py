@@ -57,7 +57,8 @@ class Measure:
 class ProxyProcess:
     """`karoo run` with a configuration in a folder, which gets its log and its ledger too.
 
-    ``port`` is where miners connect, on 127.0.0.1. Raises RuntimeError, with the log's end, when it does not start.
+    ``ports`` are where miners connect, on 127.0.0.1: of each listener by its name, in their order; ``port`` is the
+    first. Raises RuntimeError, with the log's end, when it does not start.
     """
 
     def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
@@ -70,7 +71,11 @@ class ProxyProcess:
                                              stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         try:
             self.http_port = int(self._await_line(rb"status page on http://127\.0\.0\.1:(\d+)"))
-            self.port = int(self._await_line(rb"miners may connect to 127\.0\.0\.1:(\d+)"))
+            names = [listener["name"] for listener in settings.get("listeners", ())] or [""]
+            line = rb"miners may connect to 127\.0\.0\.1:(\d+)"
+            found = [int(self._await_line(line, number)) for number in range(len(names))]
+            self.ports = dict(zip(names, found, strict=True))
+            self.port = found[0]
         except BaseException:
             self.stop()
             raise
@@ -79,13 +84,14 @@ class ProxyProcess:
     def pid(self) -> int:
         return self._process.pid  # type: ignore[no-any-return]
 
-    def _await_line(self, pattern: bytes) -> bytes:
+    def _await_line(self, pattern: bytes, number: int = 0) -> bytes:
+        """What the pattern's group holds in the log, in the line with that number among those that match."""
         give_up_at = monotonic() + START_SECONDS
-        while (found := re.search(pattern, self.log_path.read_bytes())) is None:
+        while len(found := re.findall(pattern, self.log_path.read_bytes())) <= number:
             if self._process.poll() is not None or monotonic() > give_up_at:
                 raise RuntimeError(f"the proxy does not start:\n{self.log_path.read_text()[-2000:]}")
             gevent.sleep(LOOK_EVERY)
-        return found.group(1)
+        return bytes(found[number])
 
     def stop(self) -> int:
         """End it, gently and then for good; its exit code."""

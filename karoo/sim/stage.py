@@ -15,6 +15,7 @@ from karoo.sim.farm import Farm
 from karoo.sim.offender import Record, Target, addresses
 from karoo.sim.pool import SimulatedPool
 from karoo.sim.proxyprocess import LOOK_EVERY, Measure, ProxyProcess
+from karoo.sim.via import PLAIN, Via
 
 USER = "wallet"  # at the pools
 
@@ -22,16 +23,20 @@ USER = "wallet"  # at the pools
 class Stage:
     """Pools in the order of their worth, a proxy before them, and `miners` honest ones of `hashrate` hashes a second at
     `difficulty`, `plain` ones among them (see `Farm`). `sections` of the proxy's configuration replace what is said
-    here.
+    here. With `listeners` (their options by name; the address need not be said) the proxy has these, and the honest
+    miners take turns at those that `ways` has: by name, what is spoken there.
 
     Everything is up once it is entered: each honest miner has had a share accepted. On leaving all of it ends.
     """
 
     def __init__(self, folder: Path, pools: Sequence[SimulatedPool], *, miners: int, hashrate: float,
-                 difficulty: float, version_rolling: bool = False, plain: int = 0, **sections: dict[str, Any]) -> None:
+                 difficulty: float, version_rolling: bool = False, plain: int = 0,
+                 listeners: dict[str, dict[str, Any]] | None = None, ways: dict[str, Via] | None = None,
+                 **sections: dict[str, Any]) -> None:
         self.pools = pools
         self._folder, self._sections, self._difficulty = folder, sections, difficulty
         self._miners, self._hashrate, self._version_rolling, self._plain = miners, hashrate, version_rolling, plain
+        self._listeners, self._ways = listeners or {}, ways or {}
         self._attacks = 0
 
     def __enter__(self) -> Stage:
@@ -40,7 +45,8 @@ class Stage:
                 pool.start()
             self.proxy = ProxyProcess(self._folder, self._settings())
             self.farm = Farm(self.proxy.port, self._miners, self._hashrate, version_rolling=self._version_rolling,
-                             plain=self._plain)
+                             plain=self._plain,
+                             ways=[(self.proxy.ports[name], via) for name, via in self._ways.items()])
             self.farm.start()
             self.farm.await_shares(60.0)
         except BaseException:
@@ -73,15 +79,22 @@ class Stage:
                     place.update(section)
             else:
                 settings[name] = settings.get(name, {}) | section
+        if self._listeners:
+            del settings["proxy"]["listen"]
+            settings["listeners"] = [{"name": name, "address": "127.0.0.1:0", **options}
+                                     for name, options in self._listeners.items()]
         return settings
 
     # ------------------------------------------------------------------ attacks
 
-    def attack(self, name: str, scale: float = 1.0, seconds: float = 20.0) -> Record:
-        """One attack of the table, each from addresses that had no part in a former one."""
-        sources = addresses(self._attacks, abuse.ATTACKS[name].addresses)
+    def attack(self, name: str, scale: float = 1.0, seconds: float = 20.0, listener: str = "",
+               via: Via = PLAIN) -> Record:
+        """One attack of the tables, each from addresses that had no part in a former one. It goes to the first
+        listener, or the one that is named, where `via` is spoken."""
+        sources = addresses(self._attacks, abuse.find(name).addresses)
         self._attacks += 1
-        return abuse.run(name, Target("127.0.0.1", self.proxy.port, sources), scale, seconds)
+        port = self.proxy.ports[listener] if listener else self.proxy.port
+        return abuse.run(name, Target("127.0.0.1", port, sources, via), scale, seconds)
 
     # ------------------------------------------------------------------ measures
 
