@@ -132,7 +132,8 @@ listeners: [{address: ":1", tls: {enabled: true, cert_file: certs/c.pem, key_fil
 
 def test_a_profile_changes_what_it_says_and_leaves_the_rest():
     config = from_dict({"upstream": POOL, "vardiff": {"min_diff": 1, "target_seconds": 20},
-                        "listeners": [{"address": ":1", "profile": {"min_diff": 2, "start_diff": 5}}, {"address": ":2"}]})
+                        "listeners": [{"address": ":1", "profile": {"min_diff": 2, "start_diff": 5}},
+                                      {"address": ":2"}]})
     own, usual = (config.vardiff_of(one) for one in config.ways_in)
     assert (own.min_diff, own.start_diff, own.target_seconds) == (2, 5, 20)
     assert usual == config.vardiff

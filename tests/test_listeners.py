@@ -86,6 +86,23 @@ def test_one_port_for_small_miners_and_one_for_racks(site, files):
     site.wait(lambda: proxy.snapshot()["listeners"][0]["sessions"] == 0)
 
 
+def test_without_listeners_the_section_proxy_has_its_own_tls(site, files):
+    proxy = site.proxy(site.pool(), proxy={"tls": tls(files)})
+    miner = site.miner(proxy, via=over_tls(files))
+    assert miner.submit(miner.find_share()) is True
+    assert proxy.view.summary()["stratum"]["addresses"] == [f"stratum+ssl://127.0.0.1:{proxy.listener.port}"]
+
+
+def test_the_page_names_the_listeners_that_miners_reach(site, files):
+    proxy = site.proxy(site.pool(), listeners=[
+        {"name": "small"}, {"name": "web", "protocol": "websocket", "tls": tls(files)},
+        {"name": "balanced", "proxy_protocol": ["10.0.0.1"]}])
+    small, web, _ = (listener.port for listener in proxy.listeners)
+    assert proxy.view.summary()["stratum"]["listeners"] == [
+        {"name": "small", "addresses": [f"stratum+tcp://127.0.0.1:{small}"]},
+        {"name": "web", "addresses": [f"wss://127.0.0.1:{web}"]}]
+
+
 def test_the_speed_of_a_listeners_miners_is_aimed_at_its_own_target(site):
     pool = site.pool()
     proxy = site.proxy(pool, listeners=[{"profile": {"target_seconds": 3}}, {}])

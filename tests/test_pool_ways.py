@@ -1,5 +1,4 @@
-"""The ways to a pool, through the whole proxy: TLS that is checked or pinned, a URL, a SOCKS5 server, a name with several
-addresses."""
+"""The ways to a pool, through the whole proxy: TLS that is checked or pinned, a URL, a SOCKS5 server."""
 
 import json
 import os
