@@ -144,7 +144,7 @@ def test_each_breach_of_a_websocket_is_told(stage, listener, via):
     whys = {cut["why"] for cut in stage.proxy.status()["cut"]}
     assert whys >= BREACHES
     assert any(why.endswith(" junk lines") for why in whys)
-    assert any(why.startswith("not subscribed within ") for why in whys)  # frames that never end
+    assert any(why.startswith("nothing sent within ") for why in whys)  # frames that never end
 
 
 # ---------------------------------------------------------------- newcomers
