@@ -25,6 +25,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from karoo import units
+
 CERT_NAME, KEY_NAME = "karoo-cert.pem", "karoo-key.pem"
 # Whoever made every miner of a farm trust a certificate does not want to do it again next year. Apple's systems refuse
 # more than 825 days, one of which is over when a certificate is made; they are no miners.
@@ -221,7 +223,8 @@ def expiry(path: str | os.PathLike[str]) -> float:
 # ---------------------------------------------------------------- the files
 
 def write(folder: str | os.PathLike[str], cert_pem: bytes, key_pem: bytes, force: bool = False) -> tuple[Path, Path]:
-    """Put the pair into a folder, under whole paths that are returned. Raises NotWritten.
+    """Put the pair into a folder, which is made where it is not there, under whole paths that are returned. Raises
+    NotWritten.
 
     Files that are there are replaced with `force` only; both or none, whatever fails. When the machine dies in between,
     each file is still whole, but one may be of the old pair: the proxy says so, and it is to be done again.
@@ -231,6 +234,7 @@ def write(folder: str | os.PathLike[str], cert_pem: bytes, key_pem: bytes, force
     _refuse(cert, key, force=force)
     rubbish: list[Path] = []
     try:
+        place.mkdir(exist_ok=True)  # but none above it, which may be a mistake
         new = [(_written(key, key_pem, 0o600, rubbish), key), (_written(cert, cert_pem, 0o644, rubbish), cert)]
         _exchange(new, force)
         _sync(place)
@@ -332,7 +336,7 @@ def create(folder: str, hosts: Sequence[str], days: int, force: bool, now: float
 
 def _described(cert: Path, key: Path, hosts: Sequence[str], digest: str, until: float) -> str:
     host = next((host for host in hosts if not host.startswith("*")), "HOST")
-    there = f"[{host}]:{PORT}" if ":" in host else f"{host}:{PORT}"
+    there = units.place(host, PORT)
     return f"""\
 certificate   {cert}
 key           {key}

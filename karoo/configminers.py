@@ -31,6 +31,8 @@ class Tls(Options):
         for name, value in (("cert_file", self.cert_file), ("key_file", self.key_file)):
             if self.enabled and not value:
                 yield (name, "enabled"), f"TLS is enabled without a {name}: name the file, or set enabled: false"
+            if value and "enabled" not in given:
+                yield (name, "enabled"), f"{name} is given, and TLS is off: set enabled: true (or false)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +126,8 @@ class Proxy(Options):
     quiet_ms: int = option(
         45_000, "A miner that was sent nothing for so many milliseconds gets its difficulty again, so that it does "
         "not take the pool for dead.", Whole(1000, DAY_MS))
+    drain_seconds: float = option(
+        10.0, "How long the end of the proxy waits for the pool's word on shares that are under way.", Number(0, 600))
     handshake_ms: int = option(
         10_000, "The time for what goes before a miner's first line, in milliseconds: PROXY header, TLS handshake, "
         "WebSocket handshake, where there are such.", Whole(100, 600_000))

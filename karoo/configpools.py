@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
 
+from karoo import units
 from karoo.configaddresses import Host, Place, PoolUrl, parse_pool_url
 from karoo.configkinds import Auto, AutoOr, Choice, File, Fingerprint, Flag, Hex, Number, Text, Whole
 from karoo.configschema import Contradiction, Options, option, required, section
@@ -26,6 +27,9 @@ class Socks(Options):
     def contradictions(self, given: Container[str]) -> Iterator[Contradiction]:
         if self.enabled and not self.host:
             yield ("host", "enabled"), "the SOCKS proxy is enabled without a host: name it, or set enabled: false"
+        said = [name for name in ("host", "port", "username", "password") if name in given]
+        if said and "enabled" not in given:
+            yield (said[0], "enabled"), f"{said[0]} is given, and the SOCKS proxy is off: set enabled: true (or false)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,8 +98,7 @@ class Upstream(Options):
 
     def __post_init__(self) -> None:
         if not self.name:
-            host = f"[{self.place.host}]" if ":" in self.place.host else self.place.host
-            object.__setattr__(self, "name", f"{host}:{self.place.port}")
+            object.__setattr__(self, "name", units.place(self.place.host, self.place.port))
 
     @property
     def place(self) -> Place:
@@ -122,6 +125,8 @@ class Upstream(Options):
                 yield (name, "tls"), f"{name} is for TLS only: set tls: true, or remove it"
         if self.key_file and not self.cert_file:
             yield ("key_file", "cert_file"), "key_file is given without the cert_file that it belongs to: name that too"
-        if self.fingerprint and self.insecure_skip_verify:
-            yield ("insecure_skip_verify", "fingerprint"), (
-                "insecure_skip_verify accepts any certificate, and fingerprint only one: remove one of the two")
+        for name, only in (("fingerprint", "one"), ("ca_file", "those of its authorities"),
+                           ("server_name", "those for that name")):
+            if getattr(self, name) and self.insecure_skip_verify:
+                yield ("insecure_skip_verify", name), (
+                    f"insecure_skip_verify accepts any certificate, and {name} only {only}: remove one of the two")

@@ -1,4 +1,4 @@
-"""Numbers as people read them. No I/O."""
+"""Numbers and addresses as people read them. No I/O."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ def hashrate(value: float) -> str:
 def difficulty(value: float) -> str:
     """65.5k, 0.0001, 126T."""
     return f"{value:.3g}" if value < 1000 else _scaled(value, _PLAIN, "")
+
+
+def place(host: str, port: int) -> str:
+    """pool.example.org:3333, [::1]:3333."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def duration(seconds: float) -> str:

@@ -575,7 +575,12 @@ def test_a_death_at_any_moment_leaves_no_half_file_and_no_open_key(tmp_path, for
     assert pair_in(tmp_path / str(died + 1)) == NEW
 
 
-@pytest.mark.parametrize("folder", ["missing", "file", "file/sub", "/proc"])
+def test_a_folder_is_made(tmp_path):
+    cert.write(tmp_path / "missing", *NEW)
+    assert pair_in(tmp_path / "missing") == NEW
+
+
+@pytest.mark.parametrize("folder", ["missing/sub", "file", "file/sub", "/proc"])
 def test_a_folder_that_takes_no_files_is_a_clear_error(tmp_path, folder):
     (tmp_path / "file").touch()
     with pytest.raises(NotWritten, match=r"cannot write .* into") as refusal:

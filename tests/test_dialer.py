@@ -10,7 +10,7 @@ import gevent
 import pytest
 from gevent import monkey, socket
 
-from karoo.net import addresses, dialer
+from karoo.net import addresses, tcp
 from karoo.net.addresses import Address, alternated
 from karoo.net.dialer import Destination, DialError, dial
 from karoo.net.tls import ClientFiles
@@ -305,7 +305,7 @@ def test_the_socket_is_tuned_and_nobodys_timeout_is_left_on_it(started):
     with sock:
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == dialer.USER_TIMEOUT
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == tcp.USER_TIMEOUT
         gevent.sleep(0.25)  # longer than the dial had
         sock.sendall(b"still here")
         assert sock.recv(100) == b"still here"

@@ -1,8 +1,10 @@
 """The dial over TLS, to openssl's own server: which certificates count, and what is said of the others."""
 
 import gc
+import re
 import shutil
 import ssl
+import subprocess
 
 import gevent
 import pytest
@@ -10,8 +12,10 @@ from gevent import socket
 from gevent.server import StreamServer
 
 from karoo.net import addresses, dialer, dialwords
+from karoo.net.connection import Connection
 from karoo.net.dialer import Destination, DialError, dial
 from karoo.net.tls import ClientFiles
+from tests import dialpeers
 from tests.dialpeers import PATIENCE, Certificates, OpensslServer, needs_openssl, no_more_files, unused_port
 
 WANTS = "the pool wants a certificate of its clients"
@@ -324,3 +328,41 @@ def test_what_the_pool_says_in_one_piece_with_the_handshake_is_not_lost(certific
         assert early == said and layer.ended == leaves
     finally:
         pool.stop()
+
+
+@needs_openssl
+def test_a_pool_that_wants_new_keys_loses_no_line(certificates):
+    """While TLS 1.2 renegotiates nothing can be written: it waits."""
+    server = subprocess.Popen([dialpeers.OPENSSL, "s_server", "-accept", "127.0.0.1:0", "-cert", certificates.good,
+                               "-key", certificates.good, "-tls1_2"],
+                              stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    conn = None
+    try:
+        with gevent.Timeout(PATIENCE):
+            while not (line := server.stdout.readline()).startswith(b"ACCEPT "):
+                assert line
+            port = int(line.rpartition(b":")[2])
+            sock, layer, early = dial(Destination("127.0.0.1", port, True, ClientFiles(ca_file=str(certificates.ca))),
+                                      PATIENCE)
+            conn = Connection(sock, layer=layer, early=early)
+            reader = gevent.spawn(conn.read_line)
+            for number in range(200):
+                if number % 50 == 25:
+                    server.stdin.write(b"R\n")
+                    server.stdin.flush()
+                conn.push(b"share %d\n" % number)
+                gevent.sleep(0.001)
+            found = []
+            while not found or found[-1] != 199:
+                line = server.stdout.readline()
+                assert line, found
+                found += [int(word) for word in re.findall(rb"share (\d+)$", line.strip())]
+        assert found == list(range(200))
+        reader.kill()
+    finally:
+        if conn is not None:
+            conn.close()
+        server.kill()
+        server.wait()
+        server.stdin.close()
+        server.stdout.close()

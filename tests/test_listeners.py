@@ -4,6 +4,7 @@ import hashlib
 import os
 import shutil
 import ssl
+import struct
 import subprocess
 import time
 from datetime import datetime, timedelta, timezone
@@ -19,6 +20,7 @@ from karoo.net.tls import ClientFiles, ServerFiles, Tls, TlsError, client_contex
 from karoo.proxy import entrance, waysin
 from karoo.reload import NoReload, Reloader
 from karoo.sim.via import Via
+from karoo.stratum import messages
 
 PATIENCE = 10.0
 needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None and not os.environ.get("CI"),
@@ -356,8 +358,8 @@ def test_a_bug_on_the_way_in_costs_one_connection(site, files, monkeypatch):
 
 def test_what_is_meant_for_another_port_is_called_so(site):
     proxy = site.proxy(site.pool(), proxy={"subscribe_ms": 300})
-    for data, words in ((b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n", "a PROXY header, from an address that is not in"),
-                        (b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\1\2\3\n", "a PROXY header, from an address"),
+    for data, words in ((b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n", "a PROXY header that is not taken"),
+                        (b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\1\2\3\n", "a PROXY header that is not taken"),
                         (b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03" + b"x" * 200, "it speaks TLS, and this port")):
         with socket.create_connection(("127.0.0.1", proxy.listener.port), PATIENCE) as sock:
             sock.sendall(data)
@@ -420,7 +422,7 @@ def test_a_certificate_that_runs_out_soon_is_warned_of(site, files, authority):
     assert abs(expires - time.time() - 5 * 86400 - 3600) < 60
     issue(authority, files, not_before=datetime.now(timezone.utc) - timedelta(days=5),
           not_after=datetime.now(timezone.utc) - timedelta(days=1))
-    waysin.securities(proxy.settings.ways_in)
+    waysin.securities(proxy.settings)
     assert site.logged("has run out: renew it")
 
 
@@ -429,7 +431,7 @@ def test_a_certificate_that_runs_out_soon_is_warned_of(site, files, authority):
 @pytest.mark.parametrize(("change", "words"), [
     (lambda folder: (folder / "cert.pem").unlink(), r"cert\.pem: No such file"),
     (lambda folder: (folder / "key.pem").unlink(), r"key\.pem: No such file"),
-    (lambda folder: (folder / "cert.pem").write_text("x"), r"no certificate chain and key in PEM"),
+    (lambda folder: (folder / "cert.pem").write_text("x"), r"cert\.pem: there is no certificate in PEM in it"),
     (lambda folder: issue(trustme.CA(), folder.parent / "other"), None),
     (lambda folder: shutil.copy(folder / "other.pem", folder / "key.pem"), r"key\.pem is not the key of the"),
     (lambda folder: (folder / "ca.pem").write_text("x"), r"ca\.pem: no certificates of authorities"),
@@ -470,3 +472,150 @@ def test_a_farm_that_comes_back_over_tls_keeps_nobody_waiting(site, files):
         answers += 1
     assert all(one.successful() for one in farm)
     assert answers > 20 and len(proxy.sessions) == 201
+
+
+# ---------------------------------------------------------------- crowds, and how the room is counted
+
+def test_room_is_counted_over_all_listeners_and_all_steps(site, files):
+    proxy = site.proxy(site.pool(), proxy={"max_clients": 4}, listeners=[
+        {"name": "a", "tls": tls(files), "profile": {"max_clients": 2}}, {"name": "b", "protocol": "websocket"}])
+    stuck = [socket.create_connection(("127.0.0.1", proxy.listeners[n].port), PATIENCE) for n in (0, 0, 1, 1)]
+    site.wait(lambda: proxy.on_their_way == 4)
+    for number in (0, 1):
+        with socket.create_connection(("127.0.0.1", proxy.listeners[number].port), PATIENCE) as late:
+            assert late.recv(1) == b""
+    assert turned_away(proxy, "max_clients") == 2
+    stuck.pop().close()
+    site.wait(lambda: proxy.on_their_way == 3)
+    with socket.create_connection(("127.0.0.1", proxy.listeners[0].port), PATIENCE) as late:
+        assert late.recv(1) == b"", "the listener has its two, though there is room for one more"
+    assert site.miner(proxy, listener=1, via=Via(websocket=True))
+    for sock in stuck:
+        sock.close()
+
+
+def test_of_a_crowd_the_address_that_has_most_makes_room_at_once(site, files, monkeypatch):
+    monkeypatch.setattr(entrance, "MAX_ENTERING", 5)
+    proxy = site.proxy(site.pool(), listeners=[{"tls": tls(files)}])
+    place = ("127.0.0.1", proxy.listener.port)
+    stuck = [socket.create_connection(place, PATIENCE, source_address=("127.0.0.9", 0)) for _ in range(4)]
+    other = socket.create_connection(place, PATIENCE, source_address=("127.0.0.8", 0))
+    site.wait(lambda: proxy.entrances[0].on_their_way == 5)
+    site.miner(proxy, via=over_tls(files))
+    assert stuck[0].recv(1) == b"" and turned_away(proxy, "too many on their way in") == 1
+    for sock in (*stuck, other):
+        sock.close()
+    site.wait(lambda: proxy.entrances[0].on_their_way == 0)
+    assert not proxy.entrances[0]._hosts
+
+
+def test_slow_handshakes_do_not_keep_others_waiting(site, files):
+    """A turn for each byte that drips in would leave none to the rest."""
+    proxy = site.proxy(site.pool(), listeners=[{"tls": tls(files)}])
+    hello = b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03" + b"\0" * 200
+    dripping, over = [], Event()
+    place = ("127.0.0.1", proxy.listener.port)
+
+    def drip():
+        while not over.wait(0.01):
+            for sock, sent in dripping:
+                sock.send(hello[sent[0]:sent[0] + 1])
+                sent[0] += 1
+    for number in range(150):
+        dripping.append((socket.create_connection(place, PATIENCE, source_address=(f"127.0.1.{number % 9}", 0)), [0]))
+    dripper = gevent.spawn(drip)
+    began = time.monotonic()
+    site.miner(proxy, via=over_tls(files))
+    took = time.monotonic() - began
+    over.set()
+    dripper.get(timeout=PATIENCE)
+    for sock, _ in dripping:
+        sock.close()
+    assert took < 2, f"{took:.1f} s"
+
+
+# ---------------------------------------------------------------- what ends together with what was said
+
+def subscribe_over(files, proxy, what):
+    """The bytes of a TLS client's last flight of the handshake, with a login and a farewell right behind it."""
+    sock = socket.create_connection(("127.0.0.1", proxy.listener.port), PATIENCE)
+    context = client_context(ClientFiles(ca_file=str(files / "ca.pem")))
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
+    while True:
+        try:
+            client.do_handshake()
+            break
+        except ssl.SSLWantReadError:
+            if outgoing.pending:
+                sock.sendall(outgoing.read())
+            incoming.write(sock.recv(16384))
+    client.write(what)
+    with pytest.raises(ssl.SSLWantReadError):
+        client.unwrap()
+    sock.sendall(outgoing.read())
+    return sock
+
+
+def test_a_session_ends_that_took_its_leave_with_the_handshakes_last_bytes(site, files):
+    proxy = site.proxy(site.pool(), listeners=[{"tls": tls(files)}])
+    site.miner(proxy, via=over_tls(files))  # so that nobody waits for the pool
+    sock = subscribe_over(files, proxy, b'{"id":1,"method":"mining.subscribe","params":[]}\n'
+                                        b'{"id":2,"method":"mining.authorize","params":["u.gone","x"]}\n')
+    site.wait_logged("authorized as gone")
+    site.wait(lambda: len(proxy.sessions) == 1, what="the end of the session")
+    while sock.recv(4096):
+        pass
+    sock.close()
+
+
+def shares_of(miner, count):
+    """So many submits, as lines."""
+    found = []
+    for number in range(count):
+        share = miner.find_share()
+        found.append(messages.request(100 + number, "mining.submit", share.params(miner.user)))
+    return found
+
+
+WAYS = {"ws": {"websocket": True}, "wss": {"websocket": True, "tls": True}}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("what", ["ping", "close"])
+def test_shares_count_whose_sender_is_gone_before_it_could_be_answered(site, files, way, what):
+    """What the layer has to say to it must not stand in the way of what it said."""
+    proxy = site.proxy(site.pool(), vardiff={"start_diff": 1e-8, "min_diff": 1e-8}, listeners=[
+        {"protocol": "websocket", "tls": tls(files) if way == "wss" else {}}])
+    via = Via(websocket=True, tls=way == "wss", files=ClientFiles(ca_file=str(files / "ca.pem")))
+    miner = site.miner(proxy, via=via)
+    lines = b"".join(miner.layer.encode(line) for line in shares_of(miner, 5))
+    odd = client_frame(0x89 if what == "ping" else 0x88, b"x" if what == "ping" else b"\x03\xe8")
+    if way == "wss":
+        odd = miner.layer._outer.encode(odd)
+    sock = miner._connection._sock
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.sendall(lines + odd if what == "close" or way == "wss" else odd + lines)
+    miner._connection.close()
+    site.wait(lambda: not proxy.sessions)
+    assert site.booked(proxy).accepted == 5
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_shares_before_a_close_are_answered_before_it(site, files, way):
+    proxy = site.proxy(site.pool(), vardiff={"start_diff": 1e-8, "min_diff": 1e-8}, listeners=[
+        {"protocol": "websocket", "tls": tls(files) if way == "wss" else {}}])
+    via = Via(websocket=True, tls=way == "wss", files=ClientFiles(ca_file=str(files / "ca.pem")))
+    miner = site.miner(proxy, via=via)
+    lines = b"".join(shares_of(miner, 5))
+    inner = miner.layer._inner if way == "wss" else miner.layer
+    said = inner.encode(lines) + client_frame(0x88, b"\x0b\xb8")
+    miner._connection._sock.sendall(miner.layer._outer.encode(said) if way == "wss" else said)
+    miner.wait_closed()
+    answers = [one.id for one in miner.messages if isinstance(one, messages.Response) and (one.id or 0) >= 100]
+    assert answers == [100, 101, 102, 103, 104]
+    assert inner.close_code == 3000
+
+
+def client_frame(first, payload):
+    return bytes([first, 0x80 | len(payload), 0, 0, 0, 0]) + payload

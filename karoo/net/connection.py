@@ -22,10 +22,12 @@ from gevent import get_hub, getcurrent
 
 from karoo.net.layers import Garbled, Layer
 from karoo.net.outbox import Outbox
+from karoo.units import place
 
 _LINGER_SECONDS, _LINGER_BYTES = 1.0, 1 << 20
-_EMPTY_LINES = 64
+_EMPTY_LINES, _WORTH = 64, 4  # empty lines that are borne; for how many another line makes up
 PROBE_AFTER = 30.0  # seconds of silence after which a WebSocket is pinged, and for its answer
+_LAYERED = 16384  # bytes that are read at once through a layer: to decode them takes time
 NORMAL, GOING_AWAY, POLICY, TRY_AGAIN = 1000, 1001, 1008, 1013  # codes with which a WebSocket is closed
 MAPPED = "::ffff:"  # before an IPv4 address, as a socket for IPv6 has it
 _OPEN_STATES = (1, 2, 3)  # ESTABLISHED, SYN_SENT, SYN_RECV of <netinet/tcp.h>
@@ -61,7 +63,8 @@ class Connection:
         self._reader: Any = None  # the greenlet that waits for it
         self._on_packet: Callable[[], object] | None = None  # who is called by the loop where no greenlet waits
         self._in_turn = False  # the reader works on lines, and will come back to write what was gathered meanwhile
-        self._max_line, self._max_backlog, self._read_size = max_line, max_backlog, read_size
+        self._max_line, self._max_backlog = max_line, max_backlog
+        self._read_size = read_size if layer is None else min(read_size, _LAYERED)
         self._partial = b""
         self._lines: list[bytes] = []  # read and not yet handed out, the next one last
         self._empty = 0  # empty lines since the last other one
@@ -146,24 +149,13 @@ class Connection:
             return False
         if self._layer is not None:
             self._alive_at = monotonic()
-            data = self._decode(data)
+            data = self._layer.decode(data)
             if not data.strip(b"\n"):  # pings and pongs, which any idle program answers
                 self._split(data)
                 return not self._has_ended or self._end()
         self.last_heard = monotonic()
         self._split(data)
         return True
-
-    def _decode(self, data: bytes) -> bytes:
-        """What the layer makes of what was read; what it has to say to that goes out."""
-        assert self._layer is not None
-        said = self._layer.decode(data)
-        owed = self._layer.replies()
-        if owed and not self.closed:
-            self._write(owed, encoded=True)
-        if said and self._layer.ended:
-            get_hub().loop.run_callback(self._on_readable)  # the socket may not tell of it
-        return said
 
     @property
     def _has_ended(self) -> bool:
@@ -190,11 +182,12 @@ class Connection:
 
     def next_line(self) -> bytes | None:
         """The next line of those received, without its line feed; None when there is none. Empty lines are passed over,
-        but of so many in a row one is handed out."""
+        but where there are many more of them than others one is handed out."""
         while self._lines and not self.closed:
             line = self._lines.pop()
             if line and line != b"\r":
-                self._empty = 0
+                if self._empty:
+                    self._empty = max(0, self._empty - _WORTH)
                 return line
             self._empty += 1
             if self._empty >= _EMPTY_LINES:
@@ -212,10 +205,13 @@ class Connection:
         self._lines.append(line)
 
     def pause(self) -> None:
-        """The reader is about to wait for something: write what it has gathered."""
+        """The reader is about to wait for something: write what it has gathered, and behind that what the layer owes:
+        who asks for an end, or has left already, is answered first."""
         self._in_turn = False
         if self._gathered:
             self.flush()
+        if self._layer is not None and not self.closed and (owed := self._layer.replies()):
+            self._write(owed, encoded=True)
 
     def peer_left(self) -> bool:
         """Whether the peer has closed its side, also behind lines that were not read yet (only Linux tells)."""
@@ -254,6 +250,8 @@ class Connection:
                 self._on_packet()
             finally:
                 self.pause()
+                if self._has_ended and self._on_packet is not None and not self.closed:
+                    get_hub().loop.run_callback(self._on_readable)  # the socket may not tell of it
         elif not self.closed:
             self._readable.stop()
 
@@ -286,6 +284,9 @@ class Connection:
         self.last_sent = monotonic()
         if self._layer is not None and not encoded:
             data = self._layer.encode(data)
+            if not data:  # it has ended
+                get_hub().loop.run_callback(self._on_readable)
+                return
         if self._writer is not None:
             self._queue(data)
             return
@@ -410,8 +411,7 @@ def peer_name(sock: Any, name: Any) -> str:
             return "?"
     if sock.family == stdlib_socket.AF_UNIX:
         return "unix"
-    host, port = name[0].removeprefix(MAPPED), name[1]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return place(name[0].removeprefix(MAPPED), name[1])
 
 
 def host_of(peer: str) -> str:

@@ -15,12 +15,9 @@ from gevent import socket
 
 from karoo.net import dialwords, socks5
 from karoo.net.addresses import Address, resolve
+from karoo.net.tcp import tune
 from karoo.net.tls import ClientFiles, Tls, TlsError, client_context
-
-KEEPALIVE_IDLE, KEEPALIVE_EVERY, KEEPALIVE_PROBES = 30, 10, 3  # seconds, seconds, number
-# Milliseconds that bytes may wait for a peer to take them: one that vanished, or stopped reading, is noticed by the
-# kernel although there is something to send (keepalive is for connections without).
-USER_TIMEOUT = 90_000
+from karoo.units import place
 
 TLS_HANDSHAKE = "TLS handshake"  # a step of the dial
 
@@ -52,7 +49,7 @@ class Destination:
     socks_password: str = ""
 
     def __str__(self) -> str:
-        return _joined(self.host, self.port)
+        return place(self.host, self.port)
 
 
 class Dialled(NamedTuple):
@@ -146,16 +143,6 @@ def _check(to: Destination, layer: Tls, early: bytes) -> None:
         raise _Failed(TLS_HANDSHAKE, dialwords.CLOSED)
 
 
-def tune(sock: Any) -> None:
-    """No delay for small writes; a peer that vanished is noticed by the kernel within a minute or two."""
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in (("TCP_KEEPIDLE", KEEPALIVE_IDLE), ("TCP_KEEPINTVL", KEEPALIVE_EVERY),
-                          ("TCP_KEEPCNT", KEEPALIVE_PROBES), ("TCP_USER_TIMEOUT", USER_TIMEOUT)):
-        if hasattr(socket, option):
-            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
-
-
 # ------------------------------------------------------------------ before the first attempt
 
 def _addresses(to: Destination, seconds: float) -> list[Address]:
@@ -232,7 +219,7 @@ def _stamp(path: str) -> tuple[int, int, int] | None:
 # ------------------------------------------------------------------ in words
 
 def _first_step(to: Destination) -> str:
-    return f"connect through the SOCKS5 proxy {_joined(to.socks_host, to.socks_port)}" if to.socks_host else "connect"
+    return f"connect through the SOCKS5 proxy {place(to.socks_host, to.socks_port)}" if to.socks_host else "connect"
 
 
 def _silent(to: Destination, step: str, seconds: float) -> str:
@@ -269,7 +256,3 @@ def _all_failed(to: Destination, failures: list[tuple[Address, _Failed]]) -> str
 
 def _rounded(seconds: float) -> str:
     return f"{max(round(seconds, 1), 0.1):g}"
-
-
-def _joined(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -11,7 +11,8 @@ from typing import IO, Any
 from gevent import socket
 from gevent.server import StreamServer
 
-from karoo.net.dialer import tune
+from karoo.net.tcp import tune
+from karoo.units import place
 
 BACKLOG = 4096  # connections that the kernel keeps while the loop is busy: a farm that comes back at once
 PAUSE = 0.1  # seconds without accepting, where not even a connection that is closed at once can be accepted
@@ -42,8 +43,7 @@ def listening_socket(host: str, port: int, dual_stack: bool = True) -> Any:
     except (OSError, OverflowError) as failure:
         sock.close()
         reason = getattr(failure, "strerror", None) or failure
-        where = f"[{host}]:{port}" if six else f"{host}:{port}"
-        raise ListenError(f"cannot listen on {where}: {reason}") from failure
+        raise ListenError(f"cannot listen on {place(host, port)}: {reason}") from failure
     return sock
 
 
@@ -63,13 +63,14 @@ class Listener:
     """
 
     def __init__(self, socks: list[Any], handle: Callable[[Any, Any], None], starved: Callable[[], None]) -> None:
-        self.host, self.port = socks[0].getsockname()[:2]
+        self.addresses = [sock.getsockname()[:2] for sock in socks]
+        self.host, self.port = self.addresses[0]
         self._servers = [_Server(sock, handle) for sock in socks]
         for server in self._servers:
             server.starved = starved  # type: ignore[method-assign]
 
     def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return ", ".join(place(*address) for address in self.addresses)
 
     def start(self) -> None:
         for server in self._servers:

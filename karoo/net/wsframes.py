@@ -97,11 +97,11 @@ def fault_of(failure: Exception) -> tuple[int, str]:
 class Frames:
     """What one peer sends, put together. ``count`` is the number of whole frames so far."""
 
-    __slots__ = ("_buffer", "_decoder", "_limits", "_opcode", "_parts", "_size", "count")
+    __slots__ = ("_at", "_buffer", "_decoder", "_limits", "_opcode", "_parts", "_size", "count")
 
     def __init__(self, limits: Limits, early: bytes = b"") -> None:
         self._limits = limits
-        self._buffer = early
+        self._buffer, self._at = early, 0  # from where on it is not read yet
         self.count = 0
         self._opcode: int | None = None  # of the message that has begun
         self._parts: list[Any] = []
@@ -110,7 +110,7 @@ class Frames:
 
     def feed(self, data: bytes) -> None:
         """More bytes have come."""
-        self._buffer += data
+        self._buffer, self._at = self._buffer[self._at:] + data, 0
 
     def next(self) -> tuple[int, Any] | None:
         """The next message (TEXT and a str, BINARY and bytes) or control frame (CLOSE, PING, PONG and its payload);
@@ -146,23 +146,23 @@ class Frames:
 
     def _read_frame(self) -> tuple[Header, bytes] | None:
         """The next frame's header, and its payload unmasked; None until it is all there."""
-        size = self._header_size()
-        if len(self._buffer) < size:
+        start = self._at + self._header_size()
+        if len(self._buffer) < start:
             return None
-        header = Header.decode_header(BytesIO(self._buffer[:size]))
+        header = Header.decode_header(BytesIO(self._buffer[self._at:start]))
         self._check(header)
-        end = size + header.length
+        end = start + header.length
         if len(self._buffer) < end:
             return None
-        payload, self._buffer = self._buffer[size:end], self._buffer[end:]
+        payload, self._at = self._buffer[start:end], end
         return header, unmask(payload, header.mask)
 
     def _header_size(self) -> int:
         """How many bytes the next header takes, as far as the first two tell."""
-        if len(self._buffer) < 2:
+        if len(self._buffer) < self._at + 2:
             return 2
-        length = self._buffer[1] & 0x7F
-        return 2 + {126: 2, 127: 8}.get(length, 0) + (_MASK if self._buffer[1] & 0x80 else 0)
+        second = self._buffer[self._at + 1]
+        return 2 + {126: 2, 127: 8}.get(second & 0x7F, 0) + (_MASK if second & 0x80 else 0)
 
     def _check(self, header: Header) -> None:
         if header.flags:

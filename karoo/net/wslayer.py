@@ -28,7 +28,7 @@ class WebSocketLines:
     Pings and pongs count as empty lines, of which whoever reads lines bears only so many in a row.
     """
 
-    __slots__ = ("_closed", "_frames", "_owed", "ended", "fault")
+    __slots__ = ("_closed", "_frames", "_last_word", "_owed", "ended", "fault")
 
     probes = True
 
@@ -36,6 +36,7 @@ class WebSocketLines:
         self._frames = Frames(Limits(max_frame=max_message, max_message=max_message, binary=False))
         self._owed: list[bytes] = []
         self._closed = False  # a close frame was sent
+        self._last_word: bytes | None = None  # the close frame that answers the peer's, or its fault
         self.ended, self.fault = False, ""
 
     def decode(self, data: bytes) -> bytes:
@@ -47,7 +48,7 @@ class WebSocketLines:
         except (ProtocolError, UnicodeError) as failure:
             code, why = fault_of(failure)
             self.ended, self.fault = True, f"WebSocket: {why}"
-            self._owed.append(self.farewell(code, why))
+            self._last_word = close_payload(code, why)
         return b"".join(said)
 
     def _take(self, opcode: int, payload: Any, said: list[bytes]) -> None:
@@ -58,7 +59,7 @@ class WebSocketLines:
                 said.append(b"\n")
         elif opcode == CLOSE:
             code = close_code(payload)
-            self._owed.append(self._close(b"" if code == NO_CODE else payload[:2]))
+            self._last_word = b"" if code == NO_CODE else payload[:2]
             self.ended = True
         else:
             said.append(b"\n")
@@ -74,13 +75,13 @@ class WebSocketLines:
 
     def replies(self) -> bytes:
         owed, self._owed = b"".join(self._owed), []
-        return owed
+        return owed if self._last_word is None else owed + self._close(self._last_word)
 
     def probe(self) -> bytes:
         return b"" if self._closed else frame(PING, b"")
 
     def farewell(self, code: int, reason: str) -> bytes:
-        return self._close(close_payload(code, reason))
+        return self._close(close_payload(code, reason) if self._last_word is None else self._last_word)
 
     def _close(self, payload: bytes) -> bytes:
         if self._closed:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import ssl
+from collections import Counter
 from time import monotonic
 from typing import Any, Protocol
 
@@ -56,15 +57,18 @@ class Site(Protocol):
     outbox: Outbox
 
     def number(self) -> int: ...
+    @property
+    def on_their_way(self) -> int: ...
 
 
 class _Visit:
     """A connection on its way in. ``address`` is the miner's as far as it is known, ``step`` what it is at."""
 
-    __slots__ = ("address", "admitted", "began", "conn", "ended_by", "layer", "number", "sock", "step")
+    __slots__ = ("address", "admitted", "began", "conn", "ended_by", "host", "layer", "number", "sock", "step")
 
     def __init__(self, sock: Any, address: Any) -> None:
         self.sock, self.address = sock, address
+        self.host: str = address[0]  # of whoever connected, which may be a balancer
         self.began = monotonic()
         self.layer: Layer | None = None
         self.admitted = False
@@ -96,6 +100,12 @@ class Entrance:
         self._site = site
         self._is_balancer = config.in_networks(settings.proxy_protocol) if settings.proxy_protocol else None
         self._entering: dict[_Visit, None] = {}  # in the order of their coming
+        self._hosts: Counter[str] = Counter()  # how many of those each address has
+
+    def change(self, settings: config.Listener, security: Security) -> None:
+        """Other settings for those that come from now on."""
+        self.settings, self.security = settings, security
+        self._is_balancer = config.in_networks(settings.proxy_protocol) if settings.proxy_protocol else None
 
     @property
     def on_their_way(self) -> int:
@@ -147,8 +157,9 @@ class Entrance:
             if self._is_plain and not behind_balancer:
                 self._begin(visit, b"")
             else:
-                self._make_room()
+                self._make_room(visit)
                 self._entering[visit] = None
+                self._hosts[visit.host] += 1
                 gevent.spawn(self._enter, visit)
         except TurnedAway as reason:
             self._turn_away(visit, reason)
@@ -158,15 +169,25 @@ class Entrance:
     def _is_behind_balancer(self, visit: _Visit) -> bool:
         return self._is_balancer is not None and self._is_balancer(visit.address[0])
 
-    def _make_room(self) -> None:
-        """Raises TurnedAway where too many are on their way in, and none of them for long."""
-        if len(self._entering) >= MAX_ENTERING:
-            oldest = next(iter(self._entering))
-            crowded = TurnedAway(CROWDED, f"{MAX_ENTERING} others are at their handshakes")
-            if monotonic() - oldest.began < PATIENCE:
-                raise crowded
-            oldest.end(crowded)
-            del self._entering[oldest]
+    def _make_room(self, visit: _Visit) -> None:
+        """Where too many are on their way in: end the oldest of the address that has most of them. Raises TurnedAway
+        where that is the newcomer's own, or none has more than one, and all are new."""
+        if len(self._entering) < MAX_ENTERING:
+            return
+        crowded = TurnedAway(CROWDED, f"{MAX_ENTERING} others are at their handshakes")
+        host, most = self._hosts.most_common(1)[0]
+        oldest = next(one for one in self._entering if one.host == host)
+        if (host == visit.host or most == 1) and monotonic() - oldest.began < PATIENCE:
+            raise crowded
+        oldest.end(crowded)
+        self._forget(oldest)
+
+    def _forget(self, visit: _Visit) -> None:
+        """It is no longer on its way."""
+        if self._entering.pop(visit, self) is None:
+            self._hosts[visit.host] -= 1
+            if not self._hosts[visit.host]:
+                del self._hosts[visit.host]
 
     def _enter(self, visit: _Visit) -> None:
         """In a greenlet: all that goes before the first line."""
@@ -182,7 +203,7 @@ class Entrance:
         except Exception:
             self._own_up(visit)
         finally:
-            self._entering.pop(visit, None)
+            self._forget(visit)
 
     def _take_steps(self, visit: _Visit) -> bytes:
         """What the miner has said behind the last step. Raises TurnedAway, and what each step raises."""
@@ -227,8 +248,10 @@ class Entrance:
     def _upgrade(self, visit: _Visit, early: bytes) -> bytes:
         """Make a WebSocket of the request that comes; the bytes behind that, decoded. Raises HandshakeError, _Left."""
         under = visit.layer
-        while b"\r\n\r\n" not in early:
-            if len(early) > MAX_HEAD:
+        while b"\r\n\r\n" not in early[:MAX_HEAD]:
+            if early.lstrip()[:1] == b"{":
+                raise HandshakeError(400, "This is a port for WebSockets: set the miner to ws:// or to another port.")
+            if len(early) >= MAX_HEAD:
                 raise HandshakeError(431, f"The head of the request has more than {MAX_HEAD} bytes.")
             data = self._read(visit)
             early += under.decode(data) if under is not None else data
@@ -249,11 +272,11 @@ class Entrance:
     def _admit(self, visit: _Visit) -> None:
         """Raises TurnedAway."""
         site, most = self._site, self.settings.profile.max_clients
-        if most is not None and self.inside >= most:
-            raise TurnedAway(FULL, f"{self.inside} miners are connected by this listener, which is its max_clients",
+        itself = visit in self._entering
+        if most is not None and self.inside + len(self._entering) - itself >= most:
+            raise TurnedAway(FULL, f"{self.inside} miners are connected by this listener, whose max_clients is {most}",
                              "The proxy is full")
-        on_their_way = len(self._entering) - (visit in self._entering)
-        site.door.admit(visit.peer, len(site.sessions) + on_their_way)
+        site.door.admit(visit.peer, len(site.sessions) + site.on_their_way - itself)
         visit.admitted = True
 
     def _begin(self, visit: _Visit, early: bytes) -> None:

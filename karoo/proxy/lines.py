@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import TYPE_CHECKING, Any
 
 from karoo.log import wire
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("karoo.session")
 
+_HTTP = re.compile(rb"[A-Z]{3,7} [!-~]+ HTTP/1")
 _ODD = b" \t\r\0\xef\xbb\xbf"  # what some firmware puts around a line: blanks, NULs, the mark of UTF-8
 
 
@@ -71,9 +73,12 @@ def _read_again(session: Session, line: bytes, fault: Malformed | ProtocolError,
 def _misplaced(line: bytes) -> str:
     """What a line is that would make sense elsewhere; empty where it would not."""
     if line.startswith((b"PROXY ", b"QUIT")):  # the latter: behind the first bytes of the second version
-        return "a PROXY header, from an address that is not in proxy_protocol of this listener"
+        return ("a PROXY header that is not taken: the address is not in proxy_protocol of this listener, or it is the "
+                "second one")
     if line.startswith((b"\x16\x03", b"\x80")):
         return "it speaks TLS, and this port does not"
+    if _HTTP.match(line):
+        return "it speaks HTTP, and this port does not: WebSockets need a listener with protocol: websocket"
     return ""
 
 

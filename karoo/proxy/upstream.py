@@ -19,7 +19,6 @@ from karoo.net.connection import Connection, LineTooLong
 from karoo.net.dialer import Destination, DialError, dial
 from karoo.net.dialwords import tls_fault
 from karoo.net.layers import Garbled
-from karoo.net.tls import ClientFiles
 from karoo.policy.failover import Refusals, same_site
 from karoo.policy.versionform import VersionForm
 from karoo.policy.workers import WorkerNames
@@ -29,10 +28,12 @@ from karoo.proxy.handshake import AGENT, ANSWER_DEADLINE
 from karoo.proxy.lost import Redirected, Replaced, Stuck, UpstreamError
 from karoo.proxy.names import UpstreamNames
 from karoo.proxy.pending import ACCEPTED, PendingShare, Verdict
+from karoo.proxy.waysin import files_of
 from karoo.stratum import messages, methods
 from karoo.stratum.errors import Malformed, ProtocolError, StratumError
 from karoo.stratum.messages import Notification, Request, Response
 from karoo.stratum.methods import Extranonce, Notify, Reconnect
+from karoo.units import place
 
 log = logging.getLogger("karoo.upstream")
 
@@ -86,7 +87,7 @@ class Upstream:
         self._end: UpstreamError | None = None
 
     def __str__(self) -> str:
-        address = f"{self.host}:{self.port}"
+        address = place(self.host, self.port)
         return address if self.pool.name in ("", address) else f"{self.pool.name} ({address})"
 
     # ------------------------------------------------------------------ handshake
@@ -98,6 +99,9 @@ class Upstream:
             with self.timed("dial"):
                 sock, layer, early = dial(self._destination(), self.pool.handshake_ms / 1e3)
             self._conn = Connection(sock, MAX_LINE, MAX_BACKLOG, read_size=65536, layer=layer, early=early)
+            if self._end is not None:  # it was told to end while it dialled
+                self._conn.close()
+                raise self._end
             handshake.shake_hands(self)
         except (DialError, TimeoutError, Malformed) as failure:
             raise UpstreamError(str(failure)) from None
@@ -155,7 +159,7 @@ class Upstream:
                 while not done():
                     line = self._conn.read_line()
                     if line is None:
-                        raise self._end or UpstreamError(self._conn.cut_reason or "the pool closed the connection")
+                        raise self._end or UpstreamError(self._conn.cut_reason or self._closed())
                     self._on_line(line)
         except LineTooLong as failure:
             raise UpstreamError(f"the pool sent {failure}") from None
@@ -165,6 +169,13 @@ class Upstream:
             if expired is not deadline:
                 raise
             raise TimeoutError(f"waited {seconds:g} s for {what}") from None
+
+    def _closed(self) -> str:
+        """The pool closed, in words."""
+        assert self._conn is not None
+        if self._conn.heard or self.pool.place.tls:
+            return "the pool closed the connection"
+        return "the pool closed the connection; it has said nothing: if this is its port for TLS, set tls: true"
 
     def _on_line(self, line: bytes) -> None:
         if not line:
@@ -382,8 +393,3 @@ def _verdict(response: Response) -> Verdict:
         return ACCEPTED
     code, text = methods.error_words(response.error, response.reject_reason)
     return Verdict(False, code, text, response.error, of_pool=True)
-
-
-def files_of(pool: config.Upstream) -> ClientFiles:
-    """How a pool's certificate is checked, and what it is shown."""
-    return ClientFiles(not pool.insecure_skip_verify, pool.ca_file, pool.cert_file, pool.key_file)

@@ -1,17 +1,17 @@
-"""What listeners need from the system: their sockets, and their certificates."""
+"""What the ways in and out need from the system: sockets, and certificates."""
 
 from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import time
 from typing import Any
 
 from karoo import config, units
 from karoo.net.listener import ListenError, listening_socket, passed_socket
-from karoo.net.tls import ServerFiles, TlsError, server_context
+from karoo.net.tls import ClientFiles, ServerFiles, TlsError, client_context, server_context
 
 log = logging.getLogger("karoo.proxy")
 
@@ -50,23 +50,40 @@ class Security:
     expires: float | None = None
 
 
-def securities(ways: Iterable[config.Listener]) -> list[Security]:
+def securities(settings: config.Config) -> list[Security]:
     """The TLS of each listener, from the files as they are now; a certificate that runs out soon is warned of. Raises
-    TlsError."""
+    TlsError, which names the section of the configuration."""
     found = []
-    for way in ways:
+    for number, way in enumerate(settings.ways_in):
         tls = way.tls
         if not tls.enabled:
             found.append(Security())
             continue
-        context = server_context(ServerFiles(tls.cert_file, tls.key_file, tls.client_ca_file, tls.min_version))
-        expires = _expiry(tls.cert_file)
+        try:
+            context = server_context(ServerFiles(tls.cert_file, tls.key_file, tls.client_ca_file, tls.min_version))
+            expires = _expiry(tls.cert_file)
+        except TlsError as fault:
+            raise TlsError(f"{f'listeners[{number}]' if settings.listeners else 'proxy'}.tls: {fault}") from None
         found.append(Security(context, expires))
         left = expires - time()
         if left < WARN_BEFORE:
             log.warning("the certificate in %s %s: renew it, and reload", tls.cert_file,
                         f"runs out in {units.duration(left)}" if left > 0 else "has run out")
     return found
+
+
+def check_pools(settings: config.Config) -> None:
+    """Look whether the files that are named for pools hold what they should. Raises TlsError, which names the pool."""
+    for number, pool in enumerate(settings.pools):
+        try:
+            client_context(files_of(pool))
+        except TlsError as fault:
+            raise TlsError(f"{f'backups[{number - 1}]' if number else 'upstream'}: {fault}") from None
+
+
+def files_of(pool: config.Upstream) -> ClientFiles:
+    """How a pool's certificate is checked, and what it is shown."""
+    return ClientFiles(not pool.insecure_skip_verify, pool.ca_file, pool.cert_file, pool.key_file)
 
 
 def _expiry(path: str) -> float:
