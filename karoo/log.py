@@ -1,18 +1,35 @@
-"""Logging: text for people or JSON for machines, to standard error."""
+"""Logging: text for people or JSON for machines, to standard error or to a file."""
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import sys
 import time
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
+from gevent import monkey
+
+from karoo.logfile import LogFile, LogFileError, Output, to_stderr
 from karoo.logflood import FloodLimit
+
+if TYPE_CHECKING:
+    from karoo.config import Log
+
+__all__ = ["JsonFormatter", "LogFileError", "TextFormatter", "clean", "colored", "reopen", "set_level", "setup",
+           "setup_from", "urgent", "wire"]
+
+log = logging.getLogger("karoo")
 
 _UNSAFE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
 _EXTRAS = ("session", "peer", "worker", "report")
+_COLORS = {"DEBUG": "2", "INFO": "32", "WARNING": "33", "ERROR": "31", "CRITICAL": "1;31"}  # ECMA-48: faint, green, ...
+MEGABYTE = 1_000_000
+STDERR = 2
+_make_lock = monkey.get_original("_thread", "RLock")
+_LINE_FEED, _INDENTED = "\n", "\n  "
 
 
 def clean(text: str) -> str:
@@ -36,15 +53,33 @@ def wire(data: bytes) -> str:
 
 
 class TextFormatter(logging.Formatter):
-    """`2026-01-31 12:00:00 INFO    karoo.session  #12 10.0.0.7:4711 rig7: connected`"""
+    """`2026-01-31 12:00:00 INFO    karoo.session  #12 10.0.0.7:4711 rig7: connected`
+
+    The lines of a traceback are indented: what a peer made an error say cannot pass for a line of the log.
+    """
+
+    def __init__(self, color: bool = False) -> None:
+        super().__init__()
+        self._color = color
 
     def format(self, record: logging.LogRecord) -> str:
         stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
         session = getattr(record, "session", None)
         who = f"#{session} {record.peer} {record.worker or '-'}: " if session is not None else ""  # type: ignore[attr-defined]
         message = clean(who + record.getMessage()).replace("\n", "\\n")
-        line = f"{stamp} {record.levelname:<7} {record.name:<15} {message}"
-        return f"{line}\n{clean(self.formatException(record.exc_info))}" if record.exc_info else line
+        level = f"{record.levelname:<7}"
+        if self._color and (color := _COLORS.get(record.levelname)):
+            level = f"\x1b[{color}m{level}\x1b[0m"
+        line = f"{stamp} {level} {record.name:<15} {message}"
+        below = _below(self, record)
+        return f"{line}\n  {clean(below).replace(_LINE_FEED, _INDENTED)}" if below else line
+
+
+def _below(formatter: logging.Formatter, record: logging.LogRecord) -> str:
+    """What stands below a line: the traceback of an exception, or a stack that was seen."""
+    if record.exc_info:
+        return formatter.formatException(record.exc_info)
+    return str(getattr(record, "stack", ""))
 
 
 class JsonFormatter(logging.Formatter):
@@ -52,41 +87,214 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        # JSON has escapes for control characters, but what shows a message to people undoes them: `jq -r`.
         entry: dict[str, object] = {"time": f"{stamp}.{int(record.msecs):03d}Z", "level": record.levelname.lower(),
-                                    "logger": record.name, "message": record.getMessage()}
+                                    "logger": record.name, "message": clean(record.getMessage())}
         entry.update({key: getattr(record, key) for key in _EXTRAS if hasattr(record, key)})
-        if record.exc_info:
-            entry["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(entry)
+        if below := _below(self, record):
+            entry["traceback" if record.exc_info else "stack"] = clean(below)
+        return json.dumps(entry, default=str)
 
 
-class _Handler(logging.StreamHandler):  # type: ignore[type-arg]
-    """Writes lines, but no flood of them."""
+class _Stream(Output):
+    """A stream that is no file of the system's: a test's, or one that somebody put in the place of standard error."""
 
-    def __init__(self, stream: TextIO, limit: FloodLimit) -> None:
-        super().__init__(stream)
-        self._limit = limit
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(None)
+        self._stream = stream
+
+    def write(self, line: bytes) -> None:
+        try:
+            self._stream.write(line.decode())
+            self._stream.flush()
+        except (OSError, ValueError):
+            pass  # it was closed
+
+    def urgent(self, line: bytes) -> None:
+        self.write(line)
+
+
+class _Handler(logging.Handler):
+    """Writes lines, but no flood of them (`limit`; None: all). Whatever happens, it does not raise."""
+
+    def __init__(self, output: Output, formatter: logging.Formatter, limit: FloodLimit | None) -> None:
+        super().__init__()
+        self.setFormatter(formatter)
+        self.output, self.limit = output, limit
+
+    def createLock(self) -> None:
+        """The system's lock, not gevent's: threads write too (the accounts', for one), and may hang in gevent's. No
+        greenlet switches to another one while it holds this."""
+        super().createLock()
+        self.lock = _make_lock()
 
     def handle(self, record: logging.LogRecord) -> bool:
-        for count in self._limit.counts():
-            super().handle(count)
-        return self._limit.shows(record) and super().handle(record)
+        if self.limit is not None:
+            for count in self.limit.counts():
+                super().handle(count)
+            if not self.limit.shows(record):
+                return False
+        return super().handle(record)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if lost := self.output.take_lost():
+            self.output.write(self.line(_record(logging.WARNING, "karoo", f"{lost} lines of the log were lost before, "
+                                                f"as {self.output.name} did not take them")))
+        self.output.write(self.line(record))
+
+    def line(self, record: logging.LogRecord) -> bytes:
+        """A record as it is written."""
+        try:
+            text = self.format(record)
+        except Exception as fault:  # a bug of who logs: what it wanted to say is shown as far as it goes
+            text = self.format(_record(logging.ERROR, record.name,
+                                       f"a line of the log cannot be made ({fault!r}): {record.msg!r}"))
+        return f"{text}\n".encode()
+
+    def tell_counts(self) -> None:
+        """Tell how many lines were not shown, as this handler ends."""
+        if self.limit is not None:
+            for count in self.limit.counts(at_once=True):
+                super().handle(count)
+
+    def give_way(self, successor: _Handler) -> None:
+        """End, as another takes over."""
+        if self.output is not successor.output:
+            self.acquire()
+            try:
+                self.output.close(successor.output)
+            finally:
+                self.release()
+        super().close()
+
+    def close(self) -> None:
+        """As the program ends: logging.shutdown calls it."""
+        self.tell_counts()
+        self.output.close()
+        super().close()
 
 
-def setup(level: str = "info", form: str = "text", stream: TextIO | None = None) -> None:
-    """Send the log to standard error; called once, by the program and not by the library.
+def _record(level: int, name: str, message: str, stack: str = "") -> logging.LogRecord:
+    return logging.makeLogRecord({"levelno": level, "levelname": logging.getLevelName(level), "name": name,
+                                  "msg": message, "stack": stack})
 
-    Floods of like lines are cut short, but not with the level debug.
+
+def setup(level: str = "info", form: str = "text", stream: TextIO | None = None, color: str = "auto") -> None:
+    """Send the log to a stream, or to standard error; called by the program and not by the library.
+
+    Floods of like lines are cut short, but not with the level debug. `color`: auto, always or never. It may be called
+    again at any time; no line is lost.
     """
+    stream = stream or sys.stderr
+    _install(level, form, _output(stream), form == "text" and colored(color, stream))
+
+
+def setup_from(options: Log) -> None:
+    """Send the log where the options say; at the start, and again when they changed. Raises LogFileError, and has
+    changed nothing then."""
+    if not options.file:
+        setup(options.level, options.format, color=options.color)
+        return
+    former, size = _handler(), options.rotate_mb * MEGABYTE
+    if former is not None and isinstance(former.output, LogFile) and former.output.path == options.file:
+        output = former.output
+        output.rotate_bytes, output.keep = size, options.keep_files
+    else:
+        output = LogFile(options.file, size, options.keep_files)
+    _install(options.level, options.format, output, False)
+
+
+def set_level(level: str) -> None:
+    """Change the least that is logged, and nothing else."""
+    handler = _handler()
+    if handler is not None:
+        handler.tell_counts()
+        handler.limit = _limit(level)
+    logging.getLogger().setLevel(level.upper())
+
+
+def reopen() -> bool:
+    """Open the log file by its name again, after it was moved away (SIGUSR1); whether that went well. If it did not,
+    the log says so, in the former file, and on standard error."""
+    handler = _handler()
+    if handler is None or not isinstance(handler.output, LogFile):
+        return True
+    handler.acquire()
+    try:
+        handler.output.reopen()
+    except LogFileError as fault:
+        text = f"the log goes on in the former file: {fault}"
+    else:
+        text = ""
+    finally:
+        handler.release()
+    if text:
+        to_stderr(f"karoo: {text}\n".encode(errors="replace"))
+        log.error("%s", text)
+        return False
+    log.info("the log file was opened again")
+    return True
+
+
+def urgent(level: int, name: str, message: str, stack: str = "") -> None:
+    """Write a line to standard error, and to the log file if there is one, past locks, limits and what waits to be
+    written. For a thread that sees the loop hang, maybe in the log."""
+    handler = _handler()
+    record = _record(level, name, message, stack)
+    if handler is None:
+        to_stderr(f"{TextFormatter().format(record)}\n".encode())
+    else:
+        handler.output.urgent(handler.line(record))
+
+
+def colored(color: str, stream: TextIO | None) -> bool:
+    """Whether levels are coloured on a stream; on a terminal as long as the environment does not object
+    (https://no-color.org)."""
+    if color != "auto":
+        return color == "always"
+    try:
+        terminal = stream is not None and stream.isatty()
+    except (OSError, ValueError, AttributeError):
+        return False
+    return terminal and os.environ.get("TERM", "dumb") != "dumb" and not os.environ.get("NO_COLOR")
+
+
+def _output(stream: TextIO | None) -> Output:
+    if stream is None:  # the program was started with standard error closed
+        return Output(None)
+    former = _handler()
+    try:
+        if stream is not sys.stderr or stream.fileno() != STDERR:
+            return _Stream(stream)
+    except (OSError, ValueError, AttributeError):
+        return _Stream(stream)
+    return former.output if former is not None and type(former.output) is Output else Output(STDERR)
+
+
+def _limit(level: str) -> FloodLimit | None:
+    return None if level == "debug" else FloodLimit(time.monotonic)
+
+
+def _handler() -> _Handler | None:
+    """The one that is in force."""
+    return next((each for each in logging.getLogger().handlers if isinstance(each, _Handler)), None)
+
+
+def _install(level: str, form: str, output: Output, color: bool) -> None:
+    """Put a new handler in the place of all others."""
     # What no formatter here shows need not be found out for each line: half of what a line costs, and in a rush of
     # miners there are two for each (https://docs.python.org/3/howto/logging.html#optimization).
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging._srcfile = None
-    where = stream or sys.stderr
-    handler = logging.StreamHandler(where) if level == "debug" else _Handler(where, FloodLimit(time.monotonic))
-    handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     root = logging.getLogger()
-    for former in list(root.handlers):
-        root.removeHandler(former)
-    root.addHandler(handler)
+    formers = list(root.handlers)
+    for former in formers:
+        if isinstance(former, _Handler):
+            former.tell_counts()
+    handler = _Handler(output, JsonFormatter() if form == "json" else TextFormatter(color), _limit(level))
+    root.addHandler(handler)  # before the others go: a line of another thread's must not find none
     root.setLevel(level.upper())
+    for former in formers:
+        root.removeHandler(former)
+        if isinstance(former, _Handler):
+            former.give_way(handler)

@@ -34,6 +34,7 @@ class FloodLimit:
         self._kinds: dict[tuple[str, int, str], _Kind] = {}
         self._told_at = clock()
         self._any_unshown = False
+        self._others = 0  # not shown, of kinds that were forgotten
 
     def shows(self, record: logging.LogRecord) -> bool:
         """Whether a line is to be shown; else it is counted."""
@@ -43,7 +44,7 @@ class FloodLimit:
         kind = self._kinds.get(name)
         if kind is None:
             if len(self._kinds) >= MOST_KINDS:
-                self._kinds.clear()
+                self._forget()
             kind = self._kinds[name] = _Kind(now)
         kind.left = min(float(BURST), kind.left + (now - kind.at) * RATE)
         kind.at = now
@@ -54,14 +55,23 @@ class FloodLimit:
         kind.left -= 1.0
         return True
 
-    def counts(self) -> Iterator[logging.LogRecord]:
-        """A line for each kind of which some were not shown, now and then."""
+    def _forget(self) -> None:
+        """Make room for more kinds; of those that were not shown, the number stays."""
+        self._others += sum(kind.unshown for kind in self._kinds.values())
+        self._kinds.clear()
+
+    def counts(self, at_once: bool = False) -> Iterator[logging.LogRecord]:
+        """A line for each kind of which some were not shown, now and then; `at_once`, as nobody may ask again."""
         now = self._clock()
-        if not self._any_unshown or now - self._told_at < TELL_EVERY:
+        if not self._any_unshown or (now - self._told_at < TELL_EVERY and not at_once):
             return
         self._told_at, self._any_unshown = now, False
-        for (name, level, template), kind in self._kinds.items():
+        for (name, level, template), kind in list(self._kinds.items()):
             if kind.unshown:
                 yield logging.LogRecord(name, level, "", 0, "%d more lines like this are not shown: %s",
                                         (kind.unshown, template), None)
                 kind.unshown = 0
+        if self._others:
+            yield logging.LogRecord("karoo", logging.WARNING, "", 0, "%d more lines of many kinds are not shown",
+                                    (self._others,), None)
+            self._others = 0

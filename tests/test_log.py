@@ -102,3 +102,8 @@ def test_other_messages_are_shown_as_they_came():
     line = b'{"id":1,"method":"mining.submit","params":["u","1"]}\n'
     assert logs.wire(line) == line.decode().rstrip()
     assert json.loads(logs.wire(b'{"id":"\\u00e9","method":"mining.ping"}'))["id"] == "é"
+
+
+def lines_of(stream):
+    """The objects of a JSON log."""
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
