@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 from karoo import config
-from karoo import log as logs
-from karoo.config import Config
+from karoo.config import Config, Listener, Tls
 from karoo.configschema import walk
 from karoo.net.tls import TlsError
 from karoo.proxy.proxy import Proxy
@@ -26,15 +26,12 @@ class NoReload(RuntimeError):
 class Reloader:
     """Takes over what changed in a configuration file (None: the settings came from no file)."""
 
-    # What is in force at once: options, or sections as a whole.
-    LIVE = ("ratelimit", "log.level")
-
     def __init__(self, proxy: Proxy, path: str | None) -> None:
         self._proxy, self._path = proxy, path
 
     def __call__(self, by: str = "") -> dict[str, Any]:
-        """Read the file, whole, and the listeners' certificates; the options that changed and are in force now, and
-        those that wait for a restart. Raises NoReload with every fault of the file."""
+        """Read the file, whole, and all certificates; the options that changed and are in force now, and those that
+        wait for a restart. Raises NoReload with every fault of the file."""
         if self._path is None:
             raise NoReload("this proxy was started without a configuration file")
         try:
@@ -43,33 +40,57 @@ class Reloader:
             self._refuse(f"it is faulty:\n{faults}", "the file is faulty", by)
             raise NoReload(str(faults)) from None
         former = self._proxy.settings
-        self._apply(new, by)
-        changed: dict[str, list[str]] = {"changed": [], "needs_restart": []}
-        for path, old_text, new_text in differences(former, new):
-            live = any(path == one or path.startswith(f"{one}.") for one in self.LIVE)
-            changed["changed" if live else "needs_restart"].append(path)
-            log.warning("%s: %s instead of %s%s", path, new_text, old_text, "" if live else ", after a restart")
-        text = (f"The configuration was read again: {len(changed['changed'])} options changed, "
-                f"{len(changed['needs_restart'])} wait for a restart")
-        log.warning("%s: %s", by or "the operator", text)
-        self._proxy.metrics.timeline.note("reload", text, by=by)
-        return changed
-
-
-    def _apply(self, new: Config, by: str) -> None:
-        """Raises NoReload."""
-        former = self._proxy.settings.log
+        merged = live(former, new)
         try:
-            self._proxy.apply(dataclasses.replace(new, log=dataclasses.replace(former, level=new.log.level)))
+            self._proxy.apply(merged)
         except TlsError as fault:
             self._refuse(f"a certificate cannot be used: {fault}", f"a certificate cannot be used: {fault}", by)
             raise NoReload(str(fault)) from None
-        if new.log.level != former.level:
-            logs.setup(new.log.level, former.format)
+        changed = self._tell(differences(former, merged), "")
+        waiting = self._tell(differences(merged, new), ", after a restart")
+        text = (f"The configuration was read again: {len(changed)} options changed, "
+                f"{len(waiting)} wait for a restart")
+        log.warning("%s: %s", by or "the operator", text)
+        self._proxy.metrics.timeline.note("reload", text, by=by)
+        return {"changed": changed, "needs_restart": waiting}
+
+    def _tell(self, found: Iterable[tuple[str, str, str]], when: str) -> list[str]:
+        """Log some differences; their paths."""
+        paths = []
+        for path, old, new in found:
+            log.warning("%s: %s instead of %s%s", path, new, old, when)
+            paths.append(path)
+        return paths
 
     def _refuse(self, why: str, short: str, by: str) -> None:
         log.error("%s asked for the configuration to be read again, but %s", by or "the operator", why)
         self._proxy.metrics.timeline.note("reload", f"The configuration was not read again: {short}", WARNING, by=by)
+
+
+def live(old: Config, new: Config) -> Config:
+    """The new settings as far as they count without a restart, the old ones where they do not: addresses, what is
+    spoken there, how shares are checked, where the accounts are kept and commands come in."""
+    replace, left = dataclasses.replace, list(new.listeners)
+    return replace(
+        new,
+        proxy=replace(new.proxy, listen=old.proxy.listen, tls=_live_tls(old.proxy.tls, new.proxy.tls)),
+        listeners=tuple(_live_listener(way, left) for way in old.listeners),
+        http=replace(new.http, listen=old.http.listen, pprof=old.http.pprof),
+        shares=old.shares, compat=replace(new.compat, strict_broadcast=old.compat.strict_broadcast),
+        accounting=replace(new.accounting, database=old.accounting.database), control=old.control)
+
+
+def _live_listener(old: Listener, left: list[Listener]) -> Listener:
+    """A listener with what is said of its address now, which is taken out of what is left."""
+    for one in left:
+        if (one.address, one.protocol, one.dual_stack) == (old.address, old.protocol, old.dual_stack):
+            left.remove(one)
+            return dataclasses.replace(one, tls=_live_tls(old.tls, one.tls))
+    return old
+
+
+def _live_tls(old: Tls, new: Tls) -> Tls:
+    return new if new.enabled == old.enabled else old
 
 
 def differences(old: Config, new: Config) -> list[tuple[str, str, str]]:

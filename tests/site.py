@@ -53,7 +53,10 @@ class Site:
             values[name] = {**values.get(name, {}), **section}
         values["accounting"] = {"database": "", **values.get("accounting", {})}
         values["log"] = {"report_every_seconds": 0, **values.get("log", {})}
-        proxy = Proxy(config.from_dict(values))
+        return self.start(Proxy(config.from_dict(values)))
+
+    def start(self, proxy):
+        """Have a proxy run until the end of the test."""
         proxy.start()
         self.proxies.append(proxy)
         return proxy

@@ -230,7 +230,7 @@ def test_a_rush_of_connections_is_banned_for_a_while(site, peers, monkeypatch):
     ban = state["bans"][0]
     assert (ban["ip"], ban["why"], ban["times"]) == ("127.0.0.6", "more than 5 connections in a minute", 1)
     assert ban["until_unix"] - ban["since_unix"] == 1 and state["banned_ips"] == 1
-    status = Status(proxy.snapshot, proxy.session_snapshots, proxy.worker_snapshots, proxy.settings)
+    status = Status(proxy.snapshot, proxy.session_snapshots, proxy.worker_snapshots, lambda: proxy.settings)
     assert json.loads("".join(status.pieces()))["ratelimit"]["banned_ips"] == 1
     site.wait(lambda: not proxy.snapshot()["bans"])
     site.wait(lambda: proxy.door.tables()["bans"] == 0)

@@ -224,7 +224,7 @@ def test_news_of_many_are_summed_in_slices():
 def test_a_status_of_many_is_built_and_sent_in_slices(site):
     proxy = site.proxy(site.pool())
     clients = [{"diff": 1.0, "ip": "10.0.0.1:1", "agent": "x" * 300}] * MANY
-    status = Status(proxy.snapshot, lambda: iter(clients), lambda: iter(clients), proxy.settings)
+    status = Status(proxy.snapshot, lambda: iter(clients), lambda: iter(clients), lambda: proxy.settings)
     with Turns() as turns:
         sizes, sent_in = [], set()
         for piece in status.pieces():

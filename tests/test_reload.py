@@ -5,7 +5,9 @@ import logging
 import pytest
 
 from karoo import config
-from karoo.reload import NoReload, Reloader
+from karoo.proxy.proxy import Proxy
+from karoo.reload import NoReload, Reloader, differences
+from tests.site import POOL_DIFFICULTY
 
 BEFORE = """
 upstream: {host: 127.0.0.1, port: 3333, user: wallet, pass: first-secret}
@@ -53,12 +55,20 @@ def test_networks_are_denied_from_now_on(site, running):
 
 
 def test_what_needs_a_restart_is_named_and_secrets_are_not(site, running):
-    _, file, reload = running
-    file.write_text(file.read_text().replace("user: wallet", "user: other").replace("first-secret", "second-secret"))
-    assert reload() == {"changed": [], "needs_restart": ["upstream.pass", "upstream.user"]}
-    assert site.logged("upstream.user: 'other' instead of 'wallet', after a restart")
+    proxy, file, reload = running
+    file.write_text(file.read_text().replace("first-secret", "second-secret").replace(
+        'database: ""', "database: other.db, flush_seconds: 5") + """
+shares: {algorithm: scrypt}
+http: {listen: "127.0.0.1:1", token: a-token-of-16-letters}
+control: {socket: ""}
+""")
+    assert reload() == {"changed": ["accounting.flush_seconds", "http.token", "upstream.pass"], "needs_restart": [
+        "accounting.database", "control.socket", "http.listen", "shares.algorithm"]}
+    assert site.logged("shares.algorithm: 'scrypt' instead of 'sha256d', after a restart")
     assert site.logged("upstream.pass: (secret) instead of (secret)")
-    assert not site.logged("second-secret") and not site.logged("first-secret")
+    assert not any(site.logged(secret) for secret in ("second-secret", "first-secret", "a-token-of"))
+    assert proxy.settings.shares.algorithm == "sha256d" and proxy.settings.accounting.flush_seconds == 5
+    assert reload()["changed"] == [], "what waits for a restart is not taken for changed the next time"
 
 
 def test_a_faulty_file_changes_nothing_and_says_why(running):
@@ -73,3 +83,200 @@ def test_a_faulty_file_changes_nothing_and_says_why(running):
     assert proxy.settings is before
     with pytest.raises(NoReload, match="without a configuration file"):
         Reloader(proxy, None)()
+
+
+# ---------------------------------------------------------------- difficulties, and what each miner may do
+
+def test_difficulties_follow_at_once_and_no_miner_is_dropped(site, running):
+    proxy, file, reload = running
+    miner = site.miner(proxy)
+    assert miner.difficulty == POOL_DIFFICULTY
+    file.write_text(file.read_text() + "vardiff: {min_diff: 1e-9, max_diff: 1e-7}\n")
+    assert reload()["changed"] == ["vardiff.max_diff", "vardiff.min_diff"]
+    miner.wait(lambda: miner.difficulty == 1e-7, what="the new highest difficulty")
+    assert miner.submit(miner.find_share()) is True
+    file.write_text(file.read_text().replace("max_diff: 1e-7", "max_diff: 1e-7, enabled: false"))
+    reload()
+    miner.wait(lambda: miner.difficulty == POOL_DIFFICULTY, what="the pool's own difficulty")
+    assert next(iter(proxy.sessions.values())).tuner.vardiff is None
+    file.write_text(file.read_text().replace("enabled: false", "enabled: true"))
+    reload()
+    miner.wait(lambda: miner.difficulty == 1e-7, what="its own difficulty again")
+    assert next(iter(proxy.sessions.values())).tuner.vardiff is not None
+    assert miner.submit(miner.find_share()) is True and not miner.closed
+
+
+def test_a_profile_counts_for_the_miners_that_are_there(site, tmp_path):
+    file, pool = tmp_path / "karoo.yaml", site.pool()
+    text = f"""
+upstream: {{host: 127.0.0.1, port: {pool.port}, user: wallet}}
+listeners:
+  - {{address: "127.0.0.1:0", name: small, profile: {{max_diff: 1e-6}}}}
+  - {{address: "127.0.0.2:0", name: racks}}
+accounting: {{database: ""}}
+vardiff: {{min_diff: 1e-9}}
+"""
+    file.write_text(text)
+    settings = config.load(file)
+    proxy = site.start(Proxy(settings))
+    reload = Reloader(proxy, str(file))
+    small, rack = site.miner(proxy, "u.a"), site.miner(proxy, "u.b", listener=1, host="127.0.0.2")
+    assert (small.difficulty, rack.difficulty) == (1e-6, POOL_DIFFICULTY)
+    file.write_text(text.replace("max_diff: 1e-6", "max_diff: 1e-8, max_misbehaviour: 7, max_clients: 1"))
+    assert reload()["changed"] == [f"listeners[0].profile.{name}" for name in (
+        "max_clients", "max_diff", "max_misbehaviour")]
+    small.wait(lambda: small.difficulty == 1e-8, what="the profile's new highest difficulty")
+    assert [one.conduct._rules.threshold for one in proxy.sessions.values()] == [7, 200]
+    assert rack.difficulty == POOL_DIFFICULTY and not rack.closed
+    site.connect(proxy).wait_closed()
+    assert proxy.metrics.turned_away == {"max_clients": 1}
+
+
+def test_listeners_on_any_free_port_stay_apart(site, tmp_path):
+    file = tmp_path / "karoo.yaml"
+    file.write_text(f"""
+upstream: {{host: 127.0.0.1, port: {site.pool().port}, user: wallet}}
+listeners: [{{address: "127.0.0.1:0", name: a}}, {{address: "127.0.0.1:0", name: b}}]
+accounting: {{database: ""}}
+""")
+    proxy = site.start(Proxy(config.load(file)))
+    assert Reloader(proxy, str(file))() == {"changed": [], "needs_restart": []}
+
+
+def test_another_address_waits_for_a_restart(site, running):
+    proxy, file, reload = running
+    file.write_text(file.read_text().replace('proxy: {listen: "127.0.0.1:0"}', """
+listeners: [{address: "127.0.0.1:1"}]
+proxy: {max_clients: 5}"""))
+    assert reload() == {"changed": ["proxy.max_clients"], "needs_restart": [
+        path for path, _, _ in differences(proxy.settings, config.load(file))]}
+    assert proxy.door.room == 5
+
+
+# ---------------------------------------------------------------- pools
+
+def text_of(*pools, more=""):
+    """A configuration with these pools, each as its options in YAML."""
+    first, *others = pools
+    return f"""
+upstream: {{{first}}}
+backups: [{", ".join(f"{{{one}}}" for one in others)}]
+proxy: {{listen: "127.0.0.1:0"}}
+accounting: {{database: ""}}
+{more}"""
+
+
+def to(pool, **more):
+    return ", ".join(f"{name}: {value}" for name, value in {
+        "host": "127.0.0.1", "port": pool.port, "user": "wallet", "backoff_min_ms": 20, "backoff_max_ms": 50,
+        "failback_after_seconds": 0, "handshake_ms": 2000, **more}.items())
+
+
+@pytest.fixture
+def begun(site, tmp_path):
+    """Starts a proxy from a file with such pools: the proxy, and what writes other pools and reads them."""
+    def start(*pools):
+        file = tmp_path / "karoo.yaml"
+        file.write_text(text_of(*pools))
+        proxy = site.start(Proxy(config.load(file)))
+        reload = Reloader(proxy, str(file))
+
+        def change(*others):
+            file.write_text(text_of(*others))
+            return reload("me")
+        return proxy, change
+    return start
+
+
+def paid(site, miner, pool):
+    """A share of the miner's that this pool pays."""
+    before = pool.books.accepted
+    assert miner.submit(miner.find_share(difficulty=pool.difficulty)) is True
+    assert pool.books.accepted == before + 1
+
+
+def test_a_pool_that_stays_as_it_was_keeps_its_connection(site, begun):
+    first, second = site.pool(), site.pool()
+    proxy, change = begun(to(first))
+    miner = site.miner(proxy, extranonce=True)
+    assert change(to(first), to(second))["needs_restart"] == []
+    assert [one["name"] for one in proxy.view.pools()] == [f"127.0.0.1:{one.port}" for one in (first, second)]
+    change(to(first), to(second, name="other"))
+    paid(site, miner, first)
+    assert (first.books.connects, second.books.connects) == (1, 0)
+    change(to(second), to(first))  # it is the backup now: the miners go to the better one once that is well
+    site.wait(lambda: on(proxy, second), 10, "the way to the better pool")
+    connects = second.books.connects
+    change(to(second))
+    paid(site, follow(site, proxy, miner), second)
+    assert second.books.connects == connects
+
+
+def on(proxy, pool):
+    """The miners work for this pool."""
+    route = proxy.routes.routes[0]
+    return route.is_up and route.pool.port == pool.port
+
+
+def follow(site, proxy, miner):
+    """Wait until a miner works on what the present pool sent, under its extranonce1."""
+    def is_there():
+        upstream = proxy.routes.routes[0].upstream
+        return upstream is not None and miner.job.extranonce1.startswith(upstream.extranonce.extranonce1)
+    site.wait(is_there, what="a job of the pool")
+    return miner
+
+
+def test_a_pool_that_has_changed_is_connected_to_anew_before_the_old_connection_goes(site, begun):
+    pool = site.pool()
+    proxy, change = begun(to(pool))
+    miner = site.miner(proxy, extranonce=True)
+    paid(site, miner, pool)
+    assert change(to(pool, user="other"))["changed"] == ["upstream.user"]
+    site.wait(lambda: proxy.routes.routes[0].pool.user == "other" and proxy.routes.routes[0].is_up)
+    assert not miner.closed
+    follow(site, proxy, miner)
+    paid(site, miner, pool)
+    assert [user for client in pool.connections for user in client.users][-1].startswith("other")
+    site.wait(lambda: len(pool.connections) == 1)
+    assert not proxy.metrics.upstream_losses and proxy.metrics.failovers == 0
+
+
+def test_a_changed_pool_that_cannot_be_had_leaves_the_miners_where_they_are(site, begun):
+    pool, other = site.pool(), site.pool()
+    proxy, change = begun(to(pool))
+    miner = site.miner(proxy, extranonce=True)
+    other.stop()
+    change(to(other))
+    site.wait(lambda: other.port in {proxy.settings.upstream.port} and proxy.metrics.upstream_losses)
+    paid(site, miner, pool)
+    assert proxy.view.summary()["pool"]["name"] == f"127.0.0.1:{pool.port}"
+    assert [one["state"] for one in proxy.view.pools()] == ["down"]
+    other.start()
+    site.wait(lambda: on(proxy, other), 10,
+              "the way to the pool that is configured now")
+    paid(site, follow(site, proxy, miner), other)
+    site.wait(lambda: not pool.connections)
+
+
+def test_pools_may_change_while_none_can_be_reached(site, begun):
+    dead, pool = site.pool(), site.pool()
+    dead.stop()
+    proxy, change = begun(to(dead))
+    miner = site.connect(proxy)
+    answer = miner.request_async("mining.subscribe", [])
+    site.wait(lambda: proxy.metrics.upstream_losses)
+    change(to(pool))
+    assert miner.answer(answer).result is not None
+    assert proxy.routes.routes[0].pool.port == pool.port
+
+
+def test_the_pool_that_an_operator_chose_stays_chosen(site, begun):
+    first, second = site.pool(), site.pool()
+    proxy, change = begun(to(first), to(second))
+    site.miner(proxy)
+    proxy.control.switch_pool(1)
+    site.wait(lambda: on(proxy, second))
+    change(to(second), to(first))
+    change(to(first), to(second, name="x"))  # it is another one now: the first counts again
+    site.wait(lambda: on(proxy, first), 10)

@@ -82,6 +82,10 @@ class Bookkeeper:
             log.error("%s: %d accepted shares of %d workers could not be written and ARE LOST FROM THE ACCOUNTS: %s",
                       self._path, shares, len(workers), self._fault)
 
+    def change(self, flush_seconds: float) -> None:
+        """Another time between two writes, from the next one on."""
+        self._flush_every = flush_seconds
+
     def stop(self) -> None:
         """Write what is left; not longer than the disk deserves."""
         self._stopping.set()

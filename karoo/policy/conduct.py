@@ -84,6 +84,11 @@ class Conduct:
         self._looked_at = self._waits_since = now
         self._raised_at = now - RAISED
 
+    def change(self, rules: Rules) -> None:
+        """Other rules, from now on."""
+        self._rules = rules
+        self._tokens = min(self._tokens, rules.max_submits_per_second * AVERAGED)
+
     # ------------------------------------------------------------------ shares
 
     def good(self, now: float) -> str | None:

@@ -36,6 +36,18 @@ class Tuner:
         """What it is to hold, where the pool's difficulty is `ceiling`."""
         return effective(self._wanted, ceiling)
 
+    def change_policy(self, policy: DifficultyPolicy, now: float) -> None:
+        """Another one, from now on; `under` tells what follows for what it is to hold."""
+        self._policy = policy
+        if not policy.enabled:
+            self._wanted = self.vardiff = None
+            return
+        if self.vardiff is None and self.held.difficulty:
+            self.vardiff = Vardiff(now)
+        held = self.held.difficulty if self._wanted is None else self._wanted
+        if held:
+            self._wanted = max(policy.bounded(held), policy.bounded(self.floor))
+
     # ------------------------------------------------------------------ wishes
 
     def begin(self, agent: str, former: Former | None, now: float) -> None:

@@ -56,7 +56,8 @@ class Company(Protocol):
 
 
 class Keeper:
-    """The connections of one route. ``index`` is the number of the pool that it is on, or tries."""
+    """The connections of one route. ``index`` is the number of the pool that it is on, or tries; behind the last one
+    while it is on a pool that is configured no more."""
 
     def __init__(self, route: Route, pools: list[config.Upstream], order: PoolOrder, company: Company,
                  metrics: Metrics) -> None:
@@ -66,6 +67,7 @@ class Keeper:
         self._known = [_Known() for _ in pools]
         self._redirect: _Redirect | None = None
         self._warned: Upstream | None = None
+        self._under_way: set[Upstream] = set()  # from dial to end
         self._served: int | None = None  # the pool that miners worked for last
 
     def run(self) -> None:
@@ -79,10 +81,28 @@ class Keeper:
                 reached = self._company.await_reached(wait)
                 if reached is not None:
                     self._order.succeeded(reached)  # another route got through: no reason to wait
-                if redirect is None:
+                if redirect is None or self._redirect is not redirect:
                     continue
             self._redirect = None
             self._serve(index, redirect)
+
+    def change(self, pools: list[config.Upstream], order: PoolOrder) -> None:
+        """Other pools are configured. The connection stays, though it may be to a pool that is none of them."""
+        numbers = [_number(pool, self._pools) for pool in pools]  # what the same ones were before
+        self._known = [_Known() if number is None else self._known[number] for number in numbers]
+        self.index = self._moved(self.index, pools)
+        self._served = None if self._served is None else self._moved(self._served, pools)
+        self._pools, self._order, self._redirect = pools, order, None
+
+    def _moved(self, index: int, pools: list[config.Upstream]) -> int:
+        """The number that a pool has among others."""
+        number = _number(self._pools[index], pools) if index < len(self._pools) else None
+        return len(pools) if number is None else number
+
+    def close(self) -> None:
+        """End all connections: the proxy stops."""
+        for upstream in self._under_way:
+            upstream.close(Replaced(STOPS))
 
     def prefer(self, index: int) -> None:
         """The operator wants this pool: it goes before all others."""
@@ -109,12 +129,13 @@ class Keeper:
     def _serve(self, index: int, redirect: _Redirect | None, instead_of: Upstream | None = None,
                asked: bool = False) -> None:
         """One connection from dial to end."""
-        route, known = self.route, self._known[index]
+        route, pool, known = self.route, self._pools[index], self._known[index]
         resume = None if route.fresh_start else known.session_id
         route.fresh_start = False
-        upstream = Upstream(self._pools[index], route, self._metrics, session_id=resume,
+        upstream = Upstream(pool, route, self._metrics, session_id=resume,
                             address=redirect.address if redirect else None, one_name=known.one_name)
         reason, planned = STOPS, True
+        self._under_way.add(upstream)
         try:
             log.info("connecting to %s", upstream)
             upstream.open()
@@ -122,6 +143,7 @@ class Keeper:
                 raise UpstreamError("the pool gives two connections the same extranonce1")
             if route.upstream is not instead_of:
                 raise Replaced("not needed any more: another connection was faster")
+            index = self._present(pool)
             self._order.succeeded(index)
             known.session_id, known.doubted = upstream.session_id, False
             self._metrics.pool_faults.pop(index, None)
@@ -132,26 +154,37 @@ class Keeper:
             self._company.reached(index)
             upstream.relay()
         except UpstreamError as failure:
-            reason = str(failure) if failure.planned else self._failed(index, upstream, failure, redirect)
+            reason = str(failure) if failure.planned else self._failed(upstream, failure, redirect)
             planned = failure.planned or not route.wanted.is_set()
         except Exception:
             reason, planned = "a bug in the proxy", False
             raise
         finally:
+            self._under_way.discard(upstream)
             known.one_name = upstream.names.one_name
-            self._ended(index, upstream, reason, planned)
+            self._ended(upstream, reason, planned)
+
+    def _present(self, pool: config.Upstream) -> int:
+        """The number of a pool. Raises Replaced where it is configured no more."""
+        number = _number(pool, self._pools)
+        if number is None:
+            raise Replaced("the configuration has changed")
+        return number
 
     def _note_failover(self, former: int, index: int, asked: bool) -> None:
         """The miners went from one pool to another one."""
         back = self._order.rank(index) < self._order.rank(former)
         self._metrics.failovers += not (back or asked)
-        text = f"From {self._pools[former].name} to {self._pools[index].name}" + (
+        name = self._pools[former].name if former < len(self._pools) else "a pool that is configured no more"
+        text = f"From {name} to {self._pools[index].name}" + (
             ", as the operator asked" if asked else ", which is well again" if back else "")
         self._metrics.timeline.note("failover", text, INFO if back or asked else WARNING, route=self.route.number)
 
-    def _failed(self, index: int, upstream: Upstream, failure: UpstreamError, redirect: _Redirect | None) -> str:
+    def _failed(self, upstream: Upstream, failure: UpstreamError, redirect: _Redirect | None) -> str:
         """What follows from the end of a connection; its reason in words."""
-        route, now = self.route, monotonic()
+        route, now, index = self.route, monotonic(), _number(upstream.pool, self._pools)
+        if index is None:  # it is configured no more
+            return str(failure)
         served = upstream.served_since is not None
         if upstream.resuming and not served:
             self._known[index].doubt(sure=isinstance(failure, SessionRefused))
@@ -165,15 +198,21 @@ class Keeper:
             return f"{failure}; next try in {wait:.1f} s"
         return str(failure)
 
-    def _ended(self, index: int, upstream: Upstream, reason: str, planned: bool) -> None:
+    def _ended(self, upstream: Upstream, reason: str, planned: bool) -> None:
         upstream.close(UpstreamError(reason))
         self.route.lost(upstream, reason)
         if not planned:
             self._metrics.upstream_losses.count(reason.partition(";")[0])
-            self._metrics.pool_faults[index] = reason.partition(";")[0], time()
+            index = _number(upstream.pool, self._pools)
+            if index is not None:
+                self._metrics.pool_faults[index] = reason.partition(";")[0], time()
         log.log(logging.INFO if planned else logging.WARNING, "%s: %s", upstream, reason)
         if upstream.served_since is not None:
             self._metrics.timeline.note("pool lost", f"{upstream}: {reason}", INFO if planned else WARNING,
                                         pool=upstream.pool.name, route=self.route.number)
         self._company.wake()
 
+
+def _number(pool: config.Upstream, pools: list[config.Upstream]) -> int | None:
+    """Where a pool stands among these; None where it does not."""
+    return next((number for number, one in enumerate(pools) if one == pool), None)

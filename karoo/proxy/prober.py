@@ -14,7 +14,7 @@ from karoo.policy.failover import PoolOrder
 from karoo.proxy.events import Unheard
 from karoo.proxy.greenlets import Greenlets
 from karoo.proxy.keeper import Keeper
-from karoo.proxy.lost import Stuck, UpstreamError
+from karoo.proxy.lost import Replaced, Stuck, UpstreamError
 from karoo.proxy.upstream import Upstream
 from karoo.stratum.methods import Notify
 
@@ -47,6 +47,12 @@ class Prober:
                                  keeper.route.number + 1)
                         self._greenlets.run(_move(keeper, index), "the way back to a better pool")
 
+    def change(self, pools: list[config.Upstream], order: PoolOrder) -> None:
+        """Other pools are configured: what was found out of the former ones counts no more."""
+        self._pools, self._order, self._stuck = pools, order, {}
+        if self._upstream is not None:
+            self._upstream.close(Replaced("the configuration has changed"))
+
     def prefer(self, index: int) -> None:
         """The operator wants this pool."""
         self._order.prefer(index)
@@ -60,7 +66,7 @@ class Prober:
 
     def _is_well(self, index: int) -> bool:
         """Whether a pool stands a full handshake, a job, and the time that it is to be well."""
-        pool = self._pools[index]
+        pool, order = self._pools[index], self._order
         watched = _Watched(self._stuck.get(index))
         upstream = self._upstream = Upstream(pool, watched, self._metrics)
         try:
@@ -73,12 +79,16 @@ class Prober:
                 if watched.has_news:
                     break
                 seconds = LOOK_EVERY
-            self._order.succeeded(index)
+            if order is not self._order:
+                return False
+            order.succeeded(index)
             self._stuck.pop(index, None)
             self._metrics.pool_faults.pop(index, None)
             return True
         except UpstreamError as failure:
-            wait = self._order.failed(index, monotonic(), failure.sick)
+            if order is not self._order:
+                return False
+            wait = order.failed(index, monotonic(), failure.sick)
             self._metrics.pool_faults[index] = str(failure), time()
             log.info("%s is not well yet: %s; next look in %s", upstream, failure, units.duration(wait))
         finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import gc
 import logging
 import math
@@ -12,6 +11,7 @@ from time import monotonic, time
 from typing import Any
 
 import gevent
+from gevent.event import Event
 
 from karoo import __version__, config, descriptors, speed
 from karoo.accounting import summary
@@ -32,7 +32,7 @@ from karoo.proxy.house import House
 from karoo.proxy.routes import Routes
 from karoo.proxy.session import Session
 from karoo.proxy.view import View
-from karoo.proxy.waysin import Take, nothing_passed, open_sockets, securities
+from karoo.proxy.waysin import Take, check_pools, nothing_passed, open_sockets, securities
 from karoo.stratum.share import Judge
 from karoo.timeline import CRITICAL, INFO
 
@@ -47,12 +47,15 @@ GC_THRESHOLDS = 1_000, 1_000, 1_000
 FREEZE_AT, FREEZE_AGAIN = 500, 120.0
 REPORTED_WORKERS = 50
 SHOWN_IDLE_WORKERS = 1000  # that never sent a share, on the status page
+SETTLE_EVERY = 0.01  # seconds between two looks whether the pool has answered all
+LOOK_EVERY = 5.0  # seconds between two looks whether reports are wanted by now
 LAST_VERDICTS = 2.0  # seconds that the end waits for what the pool says of the last shares, so that it is booked
 
 
 class Proxy:
     """One process: the ways in, the sessions, and the routes to the pool. `take` gives the descriptors of sockets that
-    systemd passes, by name; `swept` is called at the end of each sweep, every second. Raises ListenError, TlsError."""
+    systemd passes, by name; `swept` is called at the end of each sweep, every second. ``gave_up`` is set, and
+    ``why_gave_up`` says why, where the proxy cannot go on. Raises ListenError, TlsError."""
 
     def __init__(self, settings: config.Config, take: Take = nothing_passed,
                  swept: Callable[[], None] = lambda: None) -> None:
@@ -62,20 +65,22 @@ class Proxy:
         self.outbox = Outbox()
         self.started_at = monotonic()
         self.sessions: dict[int, Session] = {}
-        self._greenlets, self._clerk = Greenlets(self.metrics), Greenlets(self.metrics)
+        self.gave_up, self.why_gave_up = Event(), ""
+        self._greenlets, self._clerk = (Greenlets(self.metrics, self._give_up) for _ in range(2))
         self.speed = speed.load()
         judge = Judge(settings.shares.algorithm, make_work=self.speed.make_work)
         self.accounts = Accounts(self.started_at, time() - self.started_at, judge.algorithm.diff1)
         self.books = Bookkeeper(self.accounts, settings.accounting.database, settings.accounting.flush_seconds)
         self.routes = Routes(settings.pools, self.metrics, judge.algorithm.diff1,
                              not settings.compat.strict_broadcast, self._greenlets, self.speed.write_all)
-        room, most = descriptors.room(), settings.proxy.max_clients
-        self.door = Door(settings.ratelimit, most if room is None else min(most, room), self.metrics, self._greenlets)
+        self.door = Door(settings.ratelimit, _room(settings), self.metrics, self._greenlets)
         self._judge, self._remembered = judge, Remembered()
         self.entrances = [Entrance(way, security, self)
-                          for way, security in zip(settings.ways_in, securities(settings.ways_in), strict=True)]
+                          for way, security in zip(settings.ways_in, securities(settings), strict=True)]
+        check_pools(settings)
         self.listeners = self._listen(take)
-        self._take_over(settings)
+        for entrance in self.entrances:
+            entrance.house = self._house(settings, entrance)
         self._number = 0
         self._frozen, self._freeze_at = 0, math.inf  # sessions that are out of the collector's sight, and when again
         self._noted_fault, self._noted_bugs = "", 0
@@ -114,6 +119,11 @@ class Proxy:
         """The first one."""
         return self.listeners[0]
 
+    @property
+    def on_their_way(self) -> int:
+        """Connections of all listeners that are no sessions yet."""
+        return sum(entrance.on_their_way for entrance in self.entrances)
+
     def number(self) -> int:
         """That of a new session."""
         self._number += 1
@@ -131,16 +141,35 @@ class Proxy:
         self._clerk.keep(self.books.run, "the bookkeeper")
         self._greenlets.keep(self._sweep_for_ever, "sweep")
         self.metrics.timeline.note("start", f"Karoo {__version__} started")
-        if self.settings.log.report_every_seconds:
-            self._greenlets.keep(self._report_for_ever, "report")
+        self._greenlets.keep(self._report_for_ever, "report")
         for entrance, listener in zip(self.entrances, self.listeners, strict=True):
             log.info("miners may connect to %s%s", listener, entrance.manner)
 
-    def stop(self) -> None:
-        """Stop accepting, end every session and pool connection, write the accounts."""
+    def drain(self, give_up: Event) -> None:
+        """Stop accepting, and wait until the pool has given its word on every share that came: for
+        `proxy.drain_seconds` at most, and not after `give_up`. Miners that send on are served until there is a moment
+        in which nothing is owed; what they send from then on they send in vain."""
+        self._stop_accepting()
+        until = monotonic() + self.settings.proxy.drain_seconds
+        self._settle(until, give_up)
+        for session in list(self.sessions.values()):
+            session.pause()
+        self._settle(until, give_up)
+
+    def _settle(self, until: float, give_up: Event) -> None:
+        """Wait until no pool owes a verdict."""
+        while any(route.owes_verdicts for route in self.routes.routes) and monotonic() < until:
+            if give_up.wait(SETTLE_EVERY):
+                return
+
+    def _stop_accepting(self) -> None:
         for entrance, listener in zip(self.entrances, self.listeners, strict=True):
             listener.stop()
             entrance.close()
+
+    def stop(self) -> None:
+        """Stop accepting, end every session and pool connection, write the accounts."""
+        self._stop_accepting()
         self.metrics.timeline.note("stop", f"Karoo {__version__} stops")
         for route in self.routes.routes:
             if route.upstream is None:
@@ -148,28 +177,40 @@ class Proxy:
         for session in list(self.sessions.values()):
             session.end("the proxy stops")
         self.routes.wake()  # those that wait for a pool
-        give_up_at = monotonic() + LAST_VERDICTS
-        while any(route.owes_verdicts for route in self.routes.routes) and monotonic() < give_up_at:
-            gevent.sleep(0.01)
+        self._settle(monotonic() + LAST_VERDICTS, Event())
+        self.routes.close()
         self._greenlets.end()
         self.books.stop()
         self._clerk.end()
         self.view.stop()
 
-    def apply(self, settings: config.Config) -> None:
-        """Other limits (`ratelimit`) from now on, and the certificates that are in the listeners' files now; what one
-        miner may send, and certificates, count for those that connect later. All other settings stay as they were.
-        Raises TlsError; then nothing has changed."""
-        found = securities(self.settings.ways_in)
-        self.settings = dataclasses.replace(self.settings, ratelimit=settings.ratelimit, log=settings.log)
-        self.door.change(settings.ratelimit)
-        for entrance, security in zip(self.entrances, found, strict=True):
-            entrance.security = security
-        self._take_over(self.settings)
+    def _give_up(self, why: str) -> None:
+        """The proxy cannot go on: whoever started it is to end the process."""
+        log.critical("%s: the process ends, so that it can be started anew", why)
+        self.metrics.timeline.note("bug", why, CRITICAL)
+        self.why_gave_up = self.why_gave_up or why
+        self.gave_up.set()
 
-    def _take_over(self, settings: config.Config) -> None:
-        for entrance in self.entrances:
-            entrance.house = self._house(settings, entrance)
+    def apply(self, settings: config.Config) -> None:
+        """Other settings from now on, also for the miners that are connected, none of whom is dropped, and the
+        certificates that are in the files now. What no running proxy can change must be as it was (see `reload`).
+        Raises TlsError; then nothing has changed."""
+        found = securities(settings)
+        check_pools(settings)
+        former, self.settings = self.settings, settings
+        self.door.change(settings.ratelimit)
+        self.door.room = _room(settings)
+        self.books.change(settings.accounting.flush_seconds)
+        houses = {}
+        for entrance, way, security in zip(self.entrances, settings.ways_in, found, strict=True):
+            before = entrance.house
+            entrance.change(way, security)
+            entrance.house = houses[id(before)] = self._house(settings, entrance)
+        now = monotonic()
+        for session in paced(list(self.sessions.values())):
+            session.move(houses.get(id(session.house), session.house), now)
+        if settings.pools != former.pools:
+            self.routes.change(settings.pools)
 
     # ------------------------------------------------------------------ once a second, once a minute
 
@@ -239,8 +280,10 @@ class Proxy:
 
     def _report_for_ever(self) -> None:
         while True:
-            gevent.sleep(self.settings.log.report_every_seconds)
-            self.report()
+            every = self.settings.log.report_every_seconds
+            gevent.sleep(every or LOOK_EVERY)
+            if every:
+                self.report()
 
     def report(self) -> None:
         """The periodic report: a line for all together, and one for each worker (for people, of the strongest)."""
@@ -284,7 +327,7 @@ class Proxy:
         return {
             "sessions": len(self.sessions), "workers": len(self.accounts.workers),
             "remembered_difficulties": len(self._remembered),
-            "on_their_way_in": sum(entrance.on_their_way for entrance in self.entrances), **self.door.tables(),
+            "on_their_way_in": self.on_their_way, **self.door.tables(),
             "jobs": sum(len(route.jobs) for route in routes),
             "prefixes": sum(route.prefixes.held for route in routes if route.prefixes is not None),
             "held_shares": sum(route.held for route in routes),
@@ -301,6 +344,12 @@ class Proxy:
         """Each worker's account as plain data; whoever walks may pause between two. Of those that never sent a share
         only some, so that made-up names fill no page."""
         return summary.summaries(self.accounts, time(), SHOWN_IDLE_WORKERS)
+
+
+def _room(settings: config.Config) -> int:
+    """How many miners fit."""
+    room, most = descriptors.room(), settings.proxy.max_clients
+    return most if room is None else min(most, room)
 
 
 def _rules(settings: config.Config, way: config.Listener) -> Rules:

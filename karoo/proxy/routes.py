@@ -100,7 +100,7 @@ class Routes:
         keeper = Keeper(route, self._pools, self._order(), self, self._metrics)
         self.keepers.append(keeper)
         self._greenlets.keep(keeper.run, f"pool connection {number + 1}")
-        if number == 0 and len(self._pools) > 1:
+        if number == 0:
             self._prober = Prober(self._pools, self.keepers, self._order(), self._metrics, self._greenlets)
             self._greenlets.keep(self._prober.run, "the look for better pools")
 
@@ -120,6 +120,27 @@ class Routes:
 
     # ------------------------------------------------------------------ the operator
 
+    def change(self, pools: list[config.Upstream]) -> int:
+        """Other pools are configured. A connection to one that stays as it was is kept; the others are replaced, make
+        before break, and stay until that is done. How many these are."""
+        kept = {n: self._pools.index(pool) for n, pool in enumerate(pools) if pool in self._pools}
+        self._metrics.pool_faults = {n: fault for n, old in kept.items()
+                                     if (fault := self._metrics.pool_faults.get(old)) is not None}
+        if self._preferred:
+            self._preferred = next((n for n, old in kept.items() if old == self._preferred), 0)
+        self._pools, self._reached_pool = pools, None
+        if self._prober is not None:
+            self._prober.change(pools, self._order())
+        moving = 0
+        for keeper in self.keepers:
+            keeper.change(pools, self._order())
+            if keeper.route.upstream is None:
+                keeper.route.pool = pools[self._preferred]
+            if keeper.route.is_up and keeper.index == len(pools):
+                moving += 1
+                self._greenlets.run(partial(keeper.move, self._preferred, asked=True), "the way to a changed pool")
+        return moving
+
     def switch(self, index: int) -> int:
         """Take all miners to this pool, and to no better one until told; make before break. How many connections to
         pools move: where the pool cannot be had they stay, and go as soon as it can."""
@@ -134,9 +155,15 @@ class Routes:
                 self._greenlets.run(partial(keeper.move, index, asked=True), "the way to the pool that was asked for")
         return moving
 
+    def close(self) -> None:
+        """End the connections to pools: the proxy stops."""
+        for keeper in self.keepers:
+            keeper.close()
+
     def pool_of(self, route: Route) -> int | None:
-        """The number of the pool that a route is on, or tries."""
-        return next((keeper.index for keeper in self.keepers if keeper.route is route), None)
+        """The number of the pool that a route is on, or tries; None where that is configured no more."""
+        index = next((keeper.index for keeper in self.keepers if keeper.route is route), len(self._pools))
+        return index if index < len(self._pools) else None
 
     # ------------------------------------------------------------------ what the keepers ask
 

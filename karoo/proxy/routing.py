@@ -392,7 +392,7 @@ class Route:
         upstream, extranonce, job, space = self.upstream, self.extranonce, self.jobs.current, self.prefixes
         return {
             "number": self.number, "pool": str(upstream) if upstream else self.pool.name,
-            "address": f"{upstream.host}:{upstream.port}" if upstream else None, "up": self.is_up,
+            "address": units.place(upstream.host, upstream.port) if upstream else None, "up": self.is_up,
             "up_seconds": round(now - upstream.connected_at, 1) if upstream else None,
             "user": upstream.names.policy.default_user if upstream else None, "reason": self.last_reason,
             "sessions": len(self.sessions), "jobs": len(self.jobs), "held_shares": self.held,

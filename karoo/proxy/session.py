@@ -45,9 +45,10 @@ class Session:
     was ``dismissed`` when the proxy ended it through no fault of the miner's, which may come back at once.
     """
 
-    __slots__ = ("_told_mask", "accepted", "agent", "asked_mask", "conduct", "conn", "dismissed", "end_reason", "epoch",
-                 "house", "mask", "number", "prefix", "rejected", "route", "sent_seq", "session_id", "subscribed",
-                 "takes_extranonce", "tried_to_authorize", "tuner", "waits", "worker_name", "workers")
+    __slots__ = ("_leaving", "_told_mask", "accepted", "agent", "asked_mask", "conduct", "conn", "dismissed",
+                 "end_reason", "epoch", "house", "mask", "number", "prefix", "rejected", "route", "sent_seq",
+                 "session_id", "subscribed", "takes_extranonce", "tried_to_authorize", "tuner", "waits",
+                 "worker_name", "workers")
 
     def __init__(self, number: int, conn: Connection, house: House) -> None:
         self.number, self.conn, self.house = number, conn, house
@@ -65,6 +66,7 @@ class Session:
         self.sent_seq = -1
         self.accepted = self.rejected = 0
         self.end_reason = ""
+        self._leaving = False
 
     @property
     def log(self) -> SessionLog:
@@ -105,6 +107,7 @@ class Session:
     def _leave(self, reason: Exception | None) -> None:
         """The end; without a reason it was the connection's. Else the miner is given time to read what it was told
         last."""
+        self._leaving = True
         self.conn.hold()
         if reason is None:
             self.conn.close()
@@ -161,6 +164,8 @@ class Session:
 
     def end(self, reason: str) -> None:
         """Disconnect it; `work` notices."""
+        if not (self.waits or self._leaving or self.conn.closed):
+            self.conn.serve(self.work)  # it may have been paused
         self.end_reason = self.end_reason or reason
         self.conn.close(reason, TRY_AGAIN if self.dismissed else GOING_AWAY)
 
@@ -176,6 +181,19 @@ class Session:
             self.tell(messages.notification("client.show_message", [f"Disconnected: {why}"]))
         self.end_reason = self.end_reason or MISBEHAVIOUR
         self.house.blame(self, why, mild)
+
+    def move(self, house: House, now: float) -> None:
+        """Other settings count for it from now on."""
+        self.house = house
+        self.conduct.change(house.rules)
+        self.tuner.change_policy(house.difficulty, now)
+        if self.sent_seq >= 0 and self.route is not None:
+            self._change_difficulty(self.tuner.under(self.route.ceiling), wished=True)
+
+    def pause(self) -> None:
+        """Read nothing more of it, until its end."""
+        if not self.waits:
+            self.conn.hold()
 
     def watch_handshake(self, now: float) -> None:
         """Now and then: disconnect it where it does not get on with its handshake in time."""

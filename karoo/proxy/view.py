@@ -96,17 +96,19 @@ class View:
         routes = proxy.routes.routes
         route = next((one for one in routes if one.is_up), routes[0] if routes else None)
         pools = proxy.settings.pools
-        index = (proxy.routes.pool_of(route) if route is not None else None) or 0
+        index = proxy.routes.pool_of(route) if route is not None else 0
         plain = route.snapshot(now) if route is not None else {}
         heard = proxy.metrics.last_notify
+        named = route.pool if route is not None and index is None else pools[index or 0]
         return {
-            "state": self._pool_state(route), "name": pools[index].name, "address": plain.get("address"),
+            "state": self._pool_state(route), "name": named.name,
+            "address": plain.get("address"),
             "user": plain.get("user"),
             "since_unix": int(unix - plain["up_seconds"]) if plain.get("up_seconds") is not None else None,
             "reason": plain.get("reason", ""), "difficulty": plain.get("difficulty", 0.0),
             "network_difficulty": plain.get("network_difficulty"),
             "seconds_since_job": round(unix - heard, 1) if heard else None,
-            "is_backup": index > 0, "connections": sum(one.is_up for one in routes),
+            "is_backup": index is None or index > 0, "connections": sum(one.is_up for one in routes),
         }
 
     @staticmethod
@@ -122,8 +124,8 @@ class View:
         """Each listener that miners may reach without a balancer, and what they enter for that."""
         proxy = self._proxy
         return [{"name": entrance.settings.name,
-                 "addresses": listener_addresses(entrance.scheme, listener.host, listener.port,
-                                                 entrance.settings.dual_stack)}
+                 "addresses": [address for host, port in listener.addresses for address in listener_addresses(
+                     entrance.scheme, host, port, entrance.settings.dual_stack)]}
                 for entrance, listener in zip(proxy.entrances, proxy.listeners, strict=True)
                 if not entrance.settings.proxy_protocol]
 

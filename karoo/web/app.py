@@ -29,12 +29,13 @@ SUMMARY_FRESH = 0.9  # seconds; open pages are told every second
 
 
 def create_app(view: Any, control: Any, status: Status, settings: config.Config,
-               reload: Callable[[str], dict[str, Any]] | None = None) -> tuple[Flask, Live]:
+               reload: Callable[[str], dict[str, Any]] | None = None,
+               live: Live | None = None) -> tuple[Flask, Live]:
     """The Flask application, and what keeps its open pages up to date. Commands are there when `http.token` is set;
-    `reload` is the one that reads the configuration again, told who asked."""
+    `reload` is the one that reads the configuration again, told who asked; `live` another application's."""
     http = settings.http
     summary = Cached(view.summary, SUMMARY_FRESH)
-    live = Live(summary.get, lambda after: view.events(after)[::-1])
+    live = live or Live(summary.get, lambda after: view.events(after)[::-1])
     app = Flask("karoo.web", static_folder=None)
     app.url_map.strict_slashes = app.url_map.merge_slashes = False  # names of workers may hold any of them
     app.register_blueprint(create_api(view, summary.get, control if http.token else None, reload))

@@ -94,6 +94,10 @@ class Live:
             finally:
                 self._clients.discard(client)
 
+    def restart(self) -> None:
+        """Close all, so that they come again."""
+        self._close_all(1012, "the configuration has changed")
+
     def stop(self) -> None:
         """Close all, without waiting for it; whoever comes later is closed at once."""
         self._stopped = True

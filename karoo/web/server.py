@@ -23,6 +23,7 @@ from gevent.pywsgi import Input, WSGIHandler, WSGIServer
 from karoo.net.httphead import MAX_BODY, Refusal, check_headers, check_request_line
 from karoo.net.listener import Frugal
 from karoo.pace import pause
+from karoo.units import place
 from karoo.web.incoming import READ_SIZE, Incoming
 
 log = logging.getLogger("karoo.web")
@@ -246,7 +247,11 @@ class WebServer:
 
     def start(self) -> None:
         self._server.start()
-        log.info("status page on http://%s:%d/", f"[{self.host}]" if ":" in self.host else self.host, self.port)
+        log.info("status page on http://%s/", place(self.host, self.port))
+
+    def use(self, app: Flask) -> None:
+        """Another application answers, from the next request on."""
+        self._server.application = app
 
     def stop(self) -> None:
         """Stop accepting and end what is open; waits a second or two at most."""

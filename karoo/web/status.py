@@ -25,7 +25,8 @@ Snapshots = Callable[[], Iterator[dict[str, Any]]]
 class Status:
     """The answer, in pieces: 10,000 clients are four megabytes, which nobody has to have in one."""
 
-    def __init__(self, snapshot: Snapshot, sessions: Snapshots, workers: Snapshots, settings: config.Config) -> None:
+    def __init__(self, snapshot: Snapshot, sessions: Snapshots, workers: Snapshots,
+                 settings: Callable[[], config.Config]) -> None:
         self._snapshot, self._sessions, self._settings = snapshot, sessions, settings
         # Kept as pieces: to free ten thousand texts at once took 3 ms.
         self._workers = Cached(lambda: list(_joined(map(_dumps, paced(workers(), WORKERS_AT_ONCE)))), WORKERS_FRESH)
@@ -67,13 +68,13 @@ class Status:
                 "shares_ok": state["accounts"]["accepted"], "shares_bad": state["accounts"]["rejected"]}
 
     def _vardiff(self, clients: int, active: int, difficulty: float, shares: float) -> dict[str, Any]:
-        settings = self._settings.vardiff
+        settings = self._settings().vardiff
         return {"total_clients": clients, "active_clients": active, "avg_difficulty": difficulty / max(active, 1),
                 "avg_shares_per_sec": shares / max(active, 1), "target_seconds": settings.target_seconds,
                 "min_difficulty": settings.min_diff, "max_difficulty": settings.max_diff}
 
     def _ratelimit(self, clients: int, addresses: int, banned: int) -> dict[str, Any]:
-        settings = self._settings.ratelimit
+        settings = self._settings().ratelimit
         return {"total_ips": addresses, "total_active": clients, "banned_ips": banned,
                 "max_per_ip": settings.max_connections_per_ip, "max_per_minute": settings.max_connections_per_minute,
                 "ban_duration_sec": settings.ban_duration_seconds}

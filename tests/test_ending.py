@@ -1,0 +1,152 @@
+"""How the proxy ends: shares under way are settled first; a second signal ends that; and what cannot go on ends it."""
+
+import signal
+import sqlite3
+from time import monotonic
+
+import gevent
+import pytest
+from gevent.event import Event
+
+from karoo.metrics import Metrics
+from karoo.proxy import greenlets
+from karoo.proxy.greenlets import Greenlets
+from karoo.sim.scripted import ScriptedMiner
+from tests.programs import configuration
+
+POOL_DIFFICULTY = 1e-5
+
+
+@pytest.fixture
+def begun(karoo, site, tmp_path):
+    """A proxy as a process, and a miner at work there; with options of its sections."""
+    miners = []
+
+    def start(pool, **sections):
+        program = karoo("run", "-c", configuration(tmp_path, **{
+            "upstream": {"host": "127.0.0.1", "port": pool.port, "user": "w"}, **sections}))
+        port = int(program.wait_for(r"miners may connect to 127\.0\.0\.1:(\d+)").group(1))
+        miner = ScriptedMiner()
+        miners.append(miner)
+        miner.start("127.0.0.1", port, user="u.rig")
+        return program, miner
+    yield start
+    for miner in miners:
+        miner.close()
+
+
+def test_shares_under_way_are_settled_and_booked_before_the_end(site, begun, tmp_path):
+    pool = site.pool(difficulty=POOL_DIFFICULTY)
+    program, miner = begun(pool)
+    pool.options.reply_delay = 1.0
+    share = miner.submit_async(miner.find_share(difficulty=POOL_DIFFICULTY))
+    site.wait(lambda: pool.shares)
+    program.process.send_signal(signal.SIGTERM)
+    assert miner.verdict(share, 10) is True
+    miner.wait_closed(10)
+    assert program.end() == 0 and "Traceback" not in program.text
+    with sqlite3.connect(tmp_path / "karoo.db") as ledger:
+        paid, = ledger.execute("SELECT sum(pool_accepted) FROM minute").fetchone()
+    ledger.close()
+    assert paid == 1
+
+
+@pytest.mark.parametrize(("seconds", "again"), [(0.3, False), (60, True)])
+def test_the_wait_for_the_pool_has_an_end(site, begun, seconds, again):
+    pool = site.pool(difficulty=POOL_DIFFICULTY)
+    program, miner = begun(pool, proxy={"listen": "127.0.0.1:0", "drain_seconds": seconds})
+    pool.hold_answers = True
+    miner.submit_async(miner.find_share(difficulty=POOL_DIFFICULTY))
+    site.wait(lambda: pool.shares)
+    began = monotonic()
+    program.process.send_signal(signal.SIGTERM)
+    program.wait_for("stopping")
+    if again:
+        program.process.send_signal(signal.SIGTERM)
+        program.wait_for("stopping at once")
+    assert program.end() == 0
+    assert monotonic() - began < 15
+
+
+def test_nobody_new_is_let_in_while_it_drains(site, begun):
+    pool = site.pool(difficulty=POOL_DIFFICULTY)
+    program, miner = begun(pool, proxy={"listen": "127.0.0.1:0", "drain_seconds": 60})
+    pool.hold_answers = True
+    miner.submit_async(miner.find_share(difficulty=POOL_DIFFICULTY))
+    site.wait(lambda: pool.shares)
+    port = miner._connection._sock.getpeername()[1]
+    program.process.send_signal(signal.SIGINT)
+    program.wait_for("stopping")
+
+    def is_refused():
+        late = ScriptedMiner()
+        try:
+            late.connect("127.0.0.1", port)
+        except ConnectionRefusedError:
+            return True
+        late.close()
+        return False
+    site.wait(is_refused)
+    assert not miner.closed
+    program.process.send_signal(signal.SIGINT)
+    assert program.end() == 0
+
+
+def test_the_log_file_is_opened_again(site, karoo, tmp_path):
+    log = tmp_path / "karoo.log"
+    program = karoo("run", "-c", configuration(tmp_path, log={"file": "karoo.log"}))
+    site.wait(lambda: log.exists() and "miners may connect" in log.read_text(), 20)
+    log.rename(tmp_path / "moved.log")
+    program.process.send_signal(signal.SIGUSR1)
+    site.wait(log.exists)
+    program.process.send_signal(signal.SIGTERM)
+    assert program.end() == 0
+    assert "stopping" in log.read_text() and "stopping" not in (tmp_path / "moved.log").read_text()
+
+
+# ---------------------------------------------------------------- greenlets that cannot be kept alive
+
+@pytest.fixture
+def kept(monkeypatch):
+    monkeypatch.setattr(greenlets, "RESTART_AFTER", 0.001)
+    why, given_up = [], Event()
+    one = Greenlets(Metrics(), lambda text: (why.append(text), given_up.set()))
+    yield one, why, given_up
+    one.end()
+
+
+def test_a_greenlet_that_dies_is_started_again(kept):
+    one, why, _ = kept
+    lives, alive = [], Event()
+
+    def work():
+        lives.append(1)
+        if len(lives) < 3:
+            raise RuntimeError("made up for the test")
+        alive.set()
+        gevent.sleep(60)
+    one.keep(work, "a clerk")
+    assert alive.wait(5) and len(lives) == 3 and why == [] and one._metrics.exceptions == 2
+
+
+def test_one_that_dies_again_and_again_ends_the_process(kept):
+    one, why, given_up = kept
+
+    def work():
+        raise RuntimeError("made up for the test")
+    one.keep(work, "a clerk")
+    assert given_up.wait(5)
+    assert why[0].startswith("bugs ended a clerk 20 times within 0 s")
+
+
+class Death(BaseException):
+    """Nothing that a bug raises."""
+
+
+def test_one_that_dies_of_no_exception_ends_the_process(kept):
+    one, why, given_up = kept
+
+    def work():
+        raise Death
+    one.keep(work, "a clerk")
+    assert given_up.wait(5) and "a clerk has died" in why[0]
