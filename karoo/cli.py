@@ -1,9 +1,11 @@
-"""The command line. Exit codes: 0 well, 2 wrong words, 69 something is not to be had (a port, a pool, a file), 78 a
-faulty configuration, which no restart mends (supervisord: `exitcodes=0,2,78`)."""
+"""The command line. Exit codes: 0 well, 2 wrong words, 3 warnings (`karoo doctor --strict`), 69 something is not to be
+had (a port, a pool, a file), 78 a faulty configuration, which no restart mends (supervisord: `exitcodes=0,2,78`)."""
 
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 
@@ -15,8 +17,11 @@ EPILOG = """\
 examples:
   karoo demo                              a pool, the proxy and miners on this machine
   karoo config > karoo.yaml               an example configuration, to be edited
-  karoo check --connect -c karoo.yaml     is it right, and do the pools answer?
+  karoo check -c karoo.yaml               is it right?
+  karoo doctor -c karoo.yaml              can it work: ports, limits, clock, DNS, each pool, disk
   karoo run -c karoo.yaml                 the proxy (plain `karoo -c karoo.yaml` too)
+  karoo ctl -c karoo.yaml status          ask the running proxy, or have it do something
+  karoo top -c karoo.yaml                 what it does, live in the terminal
   karoo report -c karoo.yaml              what each worker did today
   karoo cert --out /etc/karoo             a certificate, for miners that connect over TLS
   karoo simulate-pool --port 3333         a pool to try things with
@@ -40,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     from karoo.accounting import report
+    from karoo.ctl import main as ctl
     parser = argparse.ArgumentParser(
         prog="karoo", description="A Stratum V1 mining proxy: many miners, one connection to the pool.",
         epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -62,11 +68,22 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument(f"--{side}-port", type=_port, default=port, metavar="PORT",
                          help=f"default {port}; 0: any free one")
     sub.add_argument("--seconds", type=_positive, help="end by itself after so many seconds")
-    sub = command("check", _check, "check a configuration", "check --connect -c karoo.yaml")
-    sub.add_argument("--connect", action="store_true", help="also dial each pool, up to its first job")
+    sub = command("check", _check, "check a configuration", "check -c karoo.yaml")
+    sub.add_argument("--connect", action="store_true", help="also dial each pool, up to its first job, as doctor does")
+    _add_config(sub)
+    sub = command("doctor", _doctor, "look for whatever keeps miners from working, and say how to mend it",
+                  "doctor -c karoo.yaml")
+    sub.add_argument("--json", action="store_true", help="for programs: one JSON object")
+    sub.add_argument("--strict", action="store_true", help="warnings make the exit code 3")
+    sub.add_argument("--offline", action="store_true", help="ask neither the DNS nor the pools")
+    sub.add_argument("--timeout", type=_positive, default=60.0, metavar="SECONDS",
+                     help="for each pool (default 60); they are tried all at once")
     _add_config(sub)
     report.add_arguments(command("report", _report, "print what each worker did, from the accounts",
                                  "report --from 2026-01-01 --to 2026-01-31 --csv -c karoo.yaml"))
+    ctl.add_arguments(command("ctl", _ctl, "ask a running proxy, or have it do something", "ctl -c karoo.yaml status"))
+    ctl.add_top_arguments(command("top", _top, "a running proxy live in the terminal: hashrate, workers, events",
+                                  "top -c karoo.yaml"))
     command("config", _config, "print an example configuration with every option", "config > karoo.yaml")
     _add_cert(command("cert", _cert, "make a self-signed certificate, for a listener with TLS",
                       "cert --out /etc/karoo --host proxy.farm.example 10.0.0.5 --days 3650"))
@@ -96,6 +113,8 @@ def _add_pool(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
     parser.add_argument("--difficulty", type=_positive, default=0.001, help="default 0.001")
     parser.add_argument("--job-every", type=_positive, default=30.0, metavar="SECONDS", help="default 30")
+    parser.add_argument("--cert", default="", metavar="FILE", help="speak TLS, with this certificate, in PEM")
+    parser.add_argument("--key", default="", metavar="FILE", help="its private key")
     parser.add_argument("--extranonce2-size", type=int, default=8, choices=range(1, 17), metavar="BYTES")
     parser.add_argument("--algorithm", choices=("sha256d", "scrypt"), default="sha256d")
 
@@ -149,6 +168,7 @@ def _fail(text: str, code: int) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     from karoo import config, service
+    from karoo.logfile import LogFileError
     from karoo.net.listener import ListenError
     from karoo.net.tls import TlsError
     from karoo.systemd import ActivationError
@@ -156,7 +176,7 @@ def _run(args: argparse.Namespace) -> int:
         return service.run(config.load(args.config), args.config)
     except (config.ConfigError, TlsError) as faults:
         return _fail(str(faults), EX_CONFIG)
-    except (ListenError, ActivationError) as failure:
+    except (ListenError, ActivationError, LogFileError) as failure:
         return _fail(f"{failure}", EX_UNAVAILABLE)
 
 
@@ -184,12 +204,31 @@ def _check(args: argparse.Namespace) -> int:
     except TlsError as fault:
         return _fail(str(fault), EX_CONFIG)
     print(f"{args.config}: the configuration is right")
-    reached = True
-    for pool in settings.pools if args.connect else ():
-        report: list[str] = []
-        reached = check.check_pool(pool, settings.shares.algorithm, report) and reached
-        print("\n".join(["", *report]))
-    return EX_OK if reached else EX_UNAVAILABLE
+    if not args.connect:
+        return EX_OK
+    from karoo.doctor import examine, words
+    report = examine.examine_pools(args.config, settings)
+    for section in report.sections:
+        print("\n".join(["", *words.section_lines(section, *_terminal())]))
+    return report.exit_code()
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from karoo.doctor import examine, words
+    report = examine.examine(args.config, examine.Wishes(args.offline, args.timeout))
+    if args.json:
+        print(words.as_json(report, args.strict))
+    else:
+        print(words.text(report, *_terminal()))
+    return report.exit_code(args.strict)
+
+
+def _terminal() -> tuple[int, bool]:
+    """The width of the lines that it gets, and whether it shows colours."""
+    if not sys.stdout.isatty():
+        return 120, False
+    return (min(shutil.get_terminal_size().columns, 140),
+            not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb")
 
 
 def _report(args: argparse.Namespace) -> int:
@@ -202,6 +241,16 @@ def _report(args: argparse.Namespace) -> int:
     except config.ConfigError as faults:
         return _fail(f"{faults}\n(--database FILE needs no configuration)", EX_CONFIG)
     return report.run(settings.accounting.database, args, settings.shares.algorithm)
+
+
+def _ctl(args: argparse.Namespace) -> int:
+    from karoo.ctl import main as ctl
+    return ctl.run(args)
+
+
+def _top(args: argparse.Namespace) -> int:
+    from karoo.ctl import top
+    return top.run(args)
 
 
 def _config(args: argparse.Namespace) -> int:
@@ -226,13 +275,17 @@ def _cert(args: argparse.Namespace) -> int:
 
 def _simulate_pool(args: argparse.Namespace) -> int:
     from karoo import log
+    from karoo.net.tls import ServerFiles, TlsError, server_context
     from karoo.sim import pool
     from karoo.sim.options import PoolOptions
     log.setup()
     try:
+        tls = server_context(ServerFiles(args.cert, args.key or args.cert)) if args.cert else None
         return pool.run(PoolOptions(host=args.host, port=args.port, difficulty=args.difficulty,
                                     job_every=args.job_every, extranonce2_size=args.extranonce2_size,
-                                    algorithm=args.algorithm))
+                                    algorithm=args.algorithm, tls=tls))
+    except TlsError as fault:
+        return _fail(str(fault), EX_USAGE)
     except OSError as failure:
         return _fail(f"cannot listen on {args.host}:{args.port}: {failure.strerror or failure}", EX_UNAVAILABLE)
 

@@ -20,9 +20,9 @@ from karoo.configminers import DIFFICULTY, TARGET_SECONDS, Listener, Profile, Pr
 from karoo.configpools import Socks, Upstream
 from karoo.configschema import Builder, Contradiction, Options, based, option, section, sections, walk
 
-__all__ = ["Accounting", "Address", "Compat", "Config", "ConfigError", "Fault", "Http", "Listener", "Log", "Metrics",
-           "Profile", "Proxy", "Ratelimit", "Shares", "Socks", "Tls", "Upstream", "Vardiff", "from_dict", "in_networks",
-           "load", "loads", "parse_address", "passed_name", "without_effect"]
+__all__ = ["Accounting", "Address", "Compat", "Config", "ConfigError", "Control", "Fault", "Http", "Listener", "Log",
+           "Metrics", "Profile", "Proxy", "Ratelimit", "Shares", "Socks", "Tls", "Upstream", "Vardiff", "from_dict",
+           "in_networks", "load", "loads", "parse_address", "passed_name", "without_effect"]
 
 
 # Parts of the names of well-known mining programs, and the difficulty that the machines under them can start at.
@@ -156,6 +156,28 @@ class Log(Options):
     format: str = option("text", "Lines for people, or one JSON object a line.", Choice("text", "json"))
     report_every_seconds: int = option(
         60, "The seconds between two summaries in the log. 0 writes none.", Whole(0, 86_400))
+    file: str = option(
+        "", "The file that the log goes to; standard error where empty. SIGUSR1 opens it again, once it was moved.",
+        File())
+    rotate_mb: int = option(
+        0, "The size in megabytes at which the file is put aside and a new one begun. 0 for never: then logrotate may "
+        "do it.", Whole(0, 100_000))
+    keep_files: int = option(10, "How many files that were put aside are kept.", Whole(1, 1000))
+    color: str = option(
+        "auto", "Whether levels are coloured: auto on a terminal only.", Choice("auto", "always", "never"))
+    watchdog_ms: int = option(
+        500, "When nobody was answered for so many milliseconds, the log shows what kept the program busy; 0: never.",
+        Whole(0, 600_000))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Control(Options):
+    socket: str = option(
+        "karoo.sock", "The Unix socket for `karoo ctl` and `karoo top`; whoever may write to it may command. "
+        '"" for none.', File())
+    mode: str = option(
+        "600", "The rights of that socket: 600 for its owner alone, 660 for its group too, 666 for everybody on this "
+        "machine.", Choice("600", "660", "666"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,6 +201,7 @@ class Config(Options):
     compat: Compat = section(Compat, "Behaviour of the original Karoo.")
     accounting: Accounting = section(Accounting, "The accounts of the workers.")
     log: Log = section(Log, "The log.")
+    control: Control = section(Control, "Commands from this machine, with `karoo ctl`.")
     given: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
 
     @property
@@ -223,11 +246,15 @@ class Config(Options):
             yield ("proxy.tls.enabled", "listeners"), (
                 "listeners are there, each with its own tls, so that proxy.tls would not count: remove it")
         first: dict[str, int] = {}
+        called: dict[str, int] = {}
         for number, listener in enumerate(self.listeners):
             path = f"listeners[{number}]"
             other = first.setdefault(listener.address, number)
             if other != number and not listener.address.endswith(":0"):
                 yield (f"{path}.address",), f"listeners[{other}] has the same address: give each its own"
+            name = listener.name or listener.address
+            if called.setdefault(name, number) != number and listener.name:
+                yield (f"{path}.name",), f"listeners[{called[name]}] has the same name: give each its own"
             if any(f"{path}.profile.{name}" in given for name in ("start_diff", "min_diff", "max_diff")):
                 for names, sentence in self.vardiff_of(listener).contradictions(given):
                     yield tuple(f"{path}.profile.{name}" for name in names), sentence

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,10 @@ from gevent.event import Event
 
 from karoo import __version__, config, descriptors
 from karoo import log as logs
+from karoo.ctl.server import ControlServer
+from karoo.ctl.socketfile import ControlError
+from karoo.hubwatch import HubWatch
+from karoo.logfile import LogFileError
 from karoo.proxy.proxy import Proxy
 from karoo.proxy.waysin import open_socket
 from karoo.reload import NoReload, Reloader
@@ -25,11 +30,14 @@ from karoo.web.status import Status
 
 log = logging.getLogger("karoo")
 
+LEAST_WATCHDOG = 5.0  # seconds, for a busy machine to keep
+EX_SOFTWARE = 70  # it cannot go on, and is to be started anew
+
 
 class Service:
-    """Proxy and web server, started and stopped together, and what systemd is told of them. `path` is the file that the
-    settings came from (None: from none). Raises ListenError when an address cannot be had, ActivationError when a
-    socket of systemd's cannot, TlsError when a certificate cannot be used."""
+    """Proxy, web server and control socket, started and stopped together, what systemd is told of them, and the watch
+    over the loop. `path` is the file that the settings came from (None: from none). Raises ListenError when an address
+    cannot be had, ActivationError when a socket of systemd's cannot, TlsError when a certificate cannot be used."""
 
     def __init__(self, settings: config.Config, path: str | None = None) -> None:
         self._activation, self._notifier = Activation(), Notifier()
@@ -44,9 +52,25 @@ class Service:
             except Exception:
                 self.proxy.stop()
                 raise
+        self._control = self._control_server(settings.control)
+        self._watch = HubWatch()
+        seconds = self._notifier.watchdog_seconds
+        if seconds is not None and seconds < LEAST_WATCHDOG:
+            log.warning("systemd wants a sign of life every %g s, and there is one a second at most: set WatchdogSec "
+                        "to %g or more", seconds, LEAST_WATCHDOG)
         for name in self._activation.unused():
             log.warning("systemd passed a socket named %s that no listener takes (address: systemd:%s): who connects "
                         "there waits for ever", name, name)
+
+    def _control_server(self, control: config.Control) -> ControlServer | None:
+        """Where `karoo ctl` may come in; without it the proxy does its work as well."""
+        if not control.socket:
+            return None
+        try:
+            return ControlServer(control.socket, control.mode, self.proxy, self.reload)
+        except ControlError as failure:
+            log.warning("there will be no karoo ctl: %s", failure)
+            return None
 
     def warn_of_room(self) -> None:
         """Say so when fewer miners fit than the configuration means to."""
@@ -59,16 +83,32 @@ class Service:
         if self.web is not None:
             self.web.start()
         self.proxy.start()
+        if self._control is not None:
+            self._control.start()
+        self._watch.start(self.proxy.settings.log.watchdog_ms)
         self._notifier.ready()
         self._tell_systemd()
 
     def reload(self, by: str) -> dict[str, Any]:
         """Read the configuration again; see `Reloader`. Raises NoReload."""
         self._notifier.reloading()
+        former = self.proxy.settings
         try:
-            return self._reloader(by)
+            changed = self._reloader(by)
         finally:
             self._notifier.ready()
+        settings = self.proxy.settings
+        if settings.log != former.log:
+            self._watch.start(settings.log.watchdog_ms)
+            try:
+                logs.setup_from(settings.log)
+            except LogFileError as failure:
+                log.error("the log stays where it is: %s", failure)
+        if self.web is not None and (settings.http, settings.metrics) != (former.http, former.metrics):
+            self.web.use(web_of(self.proxy, self.reload, self.live)[0])
+            if self.live is not None and settings.http != former.http:
+                self.live.restart()  # whoever has a page open needs the new token
+        return changed
 
     def _tell_systemd(self) -> None:
         """That the proxy is alive, and what it does; each second."""
@@ -77,27 +117,42 @@ class Service:
             miners = len(self.proxy.sessions)
             self._notifier.status(f"{miners} miner{'s' * (miners != 1)}; {self.proxy.view.not_ready() or 'ready'}")
 
+    def drain(self, give_up: Event) -> None:
+        """See `Proxy.drain`."""
+        self._notifier.stopping()
+        self._notifier.status("stopping, when the pool has answered all shares")
+        self.proxy.drain(give_up)
+
     def stop(self) -> None:
         self._notifier.stopping()
         self._notifier.status("stopping")
+        self._watch.stop()
+        if self._control is not None:
+            self._control.stop()
         self.proxy.stop()
         if self.web is not None and self.live is not None:
             self.live.stop()
             self.web.stop()
 
 
-def web_of(proxy: Proxy, reload: Callable[[str], dict[str, Any]]) -> tuple[Flask, Live]:
-    """The web application over a proxy; `reload` reads its configuration again, told who asked."""
-    status = Status(proxy.snapshot, proxy.session_snapshots, proxy.worker_snapshots, proxy.settings)
-    return create_app(proxy.view, proxy.control, status, proxy.settings, reload)
+def web_of(proxy: Proxy, reload: Callable[[str], dict[str, Any]], live: Live | None = None) -> tuple[Flask, Live]:
+    """The web application over a proxy as it is configured now; `reload` reads its configuration again, told who asked.
+    `live` is what keeps open pages up to date, where there is one already."""
+    status = Status(proxy.snapshot, proxy.session_snapshots, proxy.worker_snapshots, lambda: proxy.settings)
+    return create_app(proxy.view, proxy.control, status, proxy.settings, reload, live)
 
 
 def run(settings: config.Config, path: str) -> int:
-    """Run until SIGTERM or SIGINT, with the settings of a file; the exit code."""
-    logs.setup(settings.log.level, settings.log.format)
+    """Run until SIGTERM or SIGINT, with the settings of a file; the exit code. Raises what `Service` does, and
+    LogFileError."""
+    logs.setup_from(settings.log)
     log.info("karoo %s starts", __version__)
     for sentence in config.without_effect(settings):
         log.warning("%s", sentence)
+    for way in settings.ways_in:
+        if any(text.endswith("/0") for text in way.proxy_protocol):
+            log.warning("proxy_protocol of the listener on %s trusts everybody, so that anybody may claim any address: "
+                        "name the balancers' own addresses", way.address)
     for pool in settings.pools:
         if pool.insecure_skip_verify and pool.place.tls:
             log.warning("insecure_skip_verify: any certificate is taken for %s's, so that anybody on the way can take "
@@ -108,14 +163,35 @@ def run(settings: config.Config, path: str) -> int:
     service.warn_of_room()
     if service.web is not None and (exposed := exposure(settings.http, service.web.host)):
         log.warning("%s", exposed)
-    ended = on_end_signals()
+    end = Ending(service.proxy)
     gevent.signal_handler(signal.SIGHUP, _reload, service)
+    gevent.signal_handler(signal.SIGUSR1, logs.reopen)
     service.start()
-    ended.wait()
+    end.begun.wait()
     log.info("stopping")
+    service.drain(end.at_once)
     service.stop()
     service.proxy.report()
-    return 0
+    return EX_SOFTWARE if service.proxy.gave_up.is_set() else 0
+
+
+class Ending:
+    """When the process is to end: a first SIGTERM or SIGINT, or a proxy that cannot go on. A second signal ends the
+    wait for shares that are under way, and a third one the process as it is."""
+
+    def __init__(self, proxy: Proxy) -> None:
+        self.begun, self.at_once = Event(), Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            gevent.signal_handler(number, self._signalled, number)
+        proxy.gave_up.rawlink(lambda _: self.begun.set())
+
+    def _signalled(self, number: int) -> None:
+        if self.at_once.is_set():
+            os._exit(128 + number)
+        if self.begun.is_set():
+            log.warning("stopping at once")
+            self.at_once.set()
+        self.begun.set()
 
 
 def _reload(service: Service) -> None:

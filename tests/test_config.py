@@ -237,7 +237,8 @@ def test_half_a_surrogate_pair_in_json_is_a_fault():
 # Secrets
 
 def test_secrets_are_shown_neither_by_repr_nor_by_str():
-    config = from_dict({"upstream": {**POOL, "pass": "hunter2", "socks_proxy": {"password": "hunter2"}},
+    socks = {"enabled": True, "password": "hunter2"}
+    config = from_dict({"upstream": {**POOL, "pass": "hunter2", "socks_proxy": socks},
                         "backups": [{**POOL, "pass": "hunter2"}],
                         "http": {"token": "hunter2-and-more-1", "read_token": "hunter2-and-more-2"}})
     assert config.http.token == "hunter2-and-more-1"
@@ -485,7 +486,8 @@ def test_a_config_from_dict_comes_back_from_its_own_values_and_as_yaml_and_json(
         config = from_dict(tree)
     except ConfigError as error:  # options that are each fine may still contradict one another
         kinds = ("below", "between", "contradicts", "without a", "without checked shares", "are the same",
-                 "would not count", "the same address", "for TLS only", "without the", "remove one", "for WebSockets")
+                 "would not count", "the same address", "for TLS only", "without the", "remove one", "for WebSockets",
+                 "is off", "the same name")
         assert all(any(kind in fault.sentence for kind in kinds) for fault in error.faults)
         return
     assert from_dict(as_dict(config)) == config

@@ -32,6 +32,8 @@ class PoolOptions:
     version, version_mask: of the jobs; mask 0 refuses version rolling.
     version_form: bip310 takes the rolled bits as they are; xor as XORed into the job's version (public-pool).
     job_every: seconds between jobs of its own; None: only when told. Each `clean_every`th of them is clean.
+    coinbase_bytes: the size of the whole coinbase, extranonces included; 0 for the least, 149 bytes and those.
+    ntime_offset: seconds by which the clock is ahead that jobs get their ntime from.
     branches: of the merkle tree. nbits: compact network target. seed: of all that is random in the jobs.
     notify_after: the request after whose reply the first job is sent, and the difficulty, unless
         `difficulty_after` names another one.
@@ -63,6 +65,8 @@ class PoolOptions:
     version_form: str = "bip310"
     job_every: float | None = None
     clean_every: int = 5
+    coinbase_bytes: int = 0
+    ntime_offset: float = 0.0
     branches: int = 12
     nbits: int = 0x17034219
     seed: int = 1

@@ -65,7 +65,7 @@ class SimulatedPool:
         self._random = random.Random()  # not the seed: two pools must never give the same extranonce1
         self._next_extranonce1 = self._random.getrandbits(64)
         self._work = WorkMaker(options.seed, options.extranonce1_bytes + options.extranonce2_size, options.branches,
-                               options.version, options.nbits)
+                               options.version, options.nbits, options.coinbase_bytes)
         self._server: StreamServer | None = None
         self._timer: gevent.Greenlet | None = None
 
@@ -186,7 +186,8 @@ class SimulatedPool:
 
     def new_job(self, clean: bool = True) -> Job:
         """Make a job and send it to everybody who gets jobs."""
-        job = self.jobs.add(self._work.next(clean, int(time.time())), b"", self.difficulty)
+        now = time.time() + self.options.ntime_offset
+        job = self.jobs.add(self._work.next(clean, int(now)), b"", self.difficulty)
         assert job is not None  # no two jobs are alike
         if job.notify.clean:
             log.info("clean job %s for %d connections", job.wire_id, len(self.connections))

@@ -22,7 +22,8 @@ class WorkMaker:
     predecessor in the transactions, thus in the branches and the outputs.
     """
 
-    def __init__(self, seed: int, extranonce_bytes: int, branches: int, version: int, nbits: int) -> None:
+    def __init__(self, seed: int, extranonce_bytes: int, branches: int, version: int, nbits: int,
+                 coinbase_bytes: int = 0) -> None:
         self._random = random.Random(seed)
         self._extranonce_bytes = extranonce_bytes
         self._branches, self._version, self._nbits = branches, version, nbits
@@ -31,6 +32,11 @@ class WorkMaker:
         self._height = FIRST_HEIGHT - 1
         self._prevhash = b""
         self._made = 0
+        self._fill = (0, b"")  # outputs that make the coinbase as large as it is to be
+        if coinbase_bytes:
+            state = self._random.getstate()
+            self._fill = _filling(coinbase_bytes - sum(map(len, self._coinbase())) - extranonce_bytes)
+            self._random.setstate(state)
 
     def next(self, clean: bool, ntime: int) -> Notify:
         """The next job; its id is a number in hex that never repeats. The first is on a new block anyway."""
@@ -52,9 +58,23 @@ class WorkMaker:
         coinb1 = b"".join([(1).to_bytes(4, "little"), b"\x01", _NO_OUTPOINT, bytes([script_length]), script_start])
         value = SUBSIDY + self._random.randrange(20_000_000)
         commitment = b"\x6a\x24\xaa\x21\xa9\xed" + self._random.randbytes(32)
-        coinb2 = b"".join([TAG, _SEQUENCE, b"\x02", _output(value, self._payout), _output(0, commitment), bytes(4)])
+        count, fill = self._fill
+        coinb2 = b"".join([TAG, _SEQUENCE, bytes([2 + count]), _output(value, self._payout), _output(0, commitment),
+                           fill, bytes(4)])
         return coinb1, coinb2
 
 
 def _output(value: int, script: bytes) -> bytes:
     return value.to_bytes(8, "little") + bytes([len(script)]) + script
+
+
+def _filling(size: int) -> tuple[int, bytes]:
+    """Outputs to nobody that take so many bytes together: how many they are, and they. Raises ValueError where there
+    are none of that size."""
+    if size == 0:
+        return 0, b""
+    count = max(1, -(-size // 200))
+    if size < 9 or count > 200:
+        raise ValueError(f"a coinbase cannot be changed by {size} bytes")
+    sizes = [size // count + (number < size % count) for number in range(count)]
+    return count, b"".join(_output(0, bytes(each - 9)) for each in sizes)
