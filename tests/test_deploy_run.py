@@ -1,0 +1,466 @@
+"""What deploy/ and scripts/install put on a host, run for real: under supervisord, as confined as under systemd, behind
+HAProxy, with logrotate; installed, brought up to date, taken away."""
+
+import contextlib
+import csv
+import io
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from time import monotonic
+
+import gevent
+import pytest
+import yaml
+from gevent import socket
+
+from karoo.sim.scripted import ScriptedMiner
+from tests.deploysupervisor import Supervisor, open_files_limit
+from tests.haproxy import HAPROXY, LOOPBACK, Balancer, needs_haproxy, proxy_of
+from tests.site import EASY
+from tests.test_deploy import ANALYZE, DEPLOY, LOGROTATE, ROOT, needs, run, text, well
+
+PYTHON = os.path.realpath(sys.executable)
+VARDIFF = {"enabled": True, "start_diff": EASY, "min_diff": EASY, "max_diff": 1}
+TREE = ["opt/karoo/scripts/karoo", "opt/karoo/karoo/cli.py", "etc/karoo/karoo.yaml", "usr/local/bin/karoo",
+        "etc/supervisor/conf.d/karoo.conf", "etc/logrotate.d/karoo", "var/lib/karoo", "var/log/karoo", "run/karoo"]
+
+
+@pytest.fixture(scope="module")
+def place():
+    """A folder with a short path: sockets are in it."""
+    with tempfile.TemporaryDirectory(prefix="k") as folder:
+        yield Path(folder).resolve()
+
+
+def install(prefix, *words, source=ROOT, **environ):
+    return run(source / "scripts/install", "--prefix", prefix, "--service", "supervisord", *words,
+               env={**os.environ, "KAROO_PYTHON": PYTHON, **environ}, cwd="/")
+
+
+def uninstall(prefix, *words, source=ROOT):
+    return run(source / "scripts/uninstall", "--prefix", prefix, *words, cwd="/")
+
+
+@pytest.fixture(scope="module")
+def installed(place):
+    """Where scripts/install put it, with supervisord."""
+    said = well(install(place / "r"))
+    assert "installed: karoo" in said and "supervisorctl update" in said
+    return place / "r"
+
+
+# ---------------------------------------------------------------- scripts/install, scripts/uninstall
+
+def test_what_is_installed(installed):
+    assert [path for path in TREE if not (installed / path).exists()] == []
+    home = installed / "opt/karoo"
+    for kept_out in (".git", "tests", ".ci", "requirements-dev.txt"):
+        assert not (home / kept_out).exists()
+    assert well(run(installed / "usr/local/bin/karoo", "--version", cwd="/")).startswith("karoo ")
+    assert list(home.glob("karoo/__pycache__/cli.*.pyc")), "compiled: its user may write nothing there"
+    modes = {path: (installed / path).stat().st_mode & 0o777 for path in TREE}
+    assert (modes["etc/karoo/karoo.yaml"], modes["etc/supervisor/conf.d/karoo.conf"]) == (0o640, 0o600)
+    assert modes["var/lib/karoo"] == modes["var/log/karoo"] == modes["run/karoo"] == 0o750
+    written = "".join((installed / path).read_text() for path in TREE if (installed / path).is_file() and "etc" in path)
+    assert not re.findall(rf"(?<!{installed})/(?:opt|etc|var/lib|var/log|run)/karoo\b", written), "all are moved"
+    assert well(install(installed)).count("up to date") == 1
+
+
+def test_the_configuration_is_never_overwritten_and_a_new_program_replaces_the_old(installed, tmp_path):
+    """Also when an earlier call was killed halfway, and not when the new one cannot be set up."""
+    home, mine = installed / "opt/karoo", installed / "etc/karoo/karoo.yaml"
+    source = tmp_path / "new"
+    shutil.copytree(home, source, ignore=shutil.ignore_patterns(".*", "__pycache__", "*.so", "*.egg-info"))
+    before = mine.read_text()
+    mine.write_text(before + "# mine\n")
+    try:
+        (source / "requirements.txt").write_text("no such requirement at all\n")
+        failed = install(installed, source=source)
+        assert failed.returncode == 1 and "nothing was changed" in failed.stderr
+        assert well(run(home / "scripts/karoo", "--version", cwd="/")) and not (installed / "opt/karoo.old").exists()
+        assert "up to date" in well(install(installed)), "the old one is back, as it was"
+
+        home.rename(installed / "opt/karoo.old")
+        home.mkdir()
+        (home / ".installed").write_text("incomplete\n")
+        assert "up to date" in well(install(installed)), "what was half done is gone"
+
+        shutil.copy(ROOT / "requirements.txt", source)
+        with open(source / "README.md", "a") as readme:
+            readme.write("A newer one.\n")
+        assert "putting the program into" in well(install(installed, source=source))
+        assert (home / "README.md").read_text().endswith("A newer one.\n")
+        assert mine.read_text() == before + "# mine\n"
+        refused = run(home / "scripts/install", "--prefix", installed, cwd="/")
+        assert refused.returncode == 1 and "is the installed one" in refused.stderr
+    finally:
+        mine.write_text(before)
+
+
+def test_a_dry_run_changes_nothing(tmp_path):
+    said = well(install(tmp_path / "x", "--dry-run"))
+    assert not (tmp_path / "x").exists()
+    assert "would put the program into" in said and said.count("would write") == 3
+
+
+@pytest.mark.parametrize(("script", "words", "code", "text"), [
+    ("install", ["--sevice", "none"], 2, "unknown: --sevice"),
+    ("install", ["--prefix"], 2, "--prefix needs a word"),
+    ("install", ["--prefix", "/"], 1, "without --prefix"),
+    ("install", ["--prefix", "/tmp/a b"], 1, "letters, digits"),
+    ("install", ["--prefix", "/tmp/nowhere", "--service", "upstart"], 2, "upstart is neither"),
+    ("uninstall", ["--prefix"], 2, "--prefix needs a word"),
+    ("uninstall", ["--all"], 2, "unknown: --all"),
+])
+def test_words_that_are_not_understood(script, words, code, text):
+    done = run(ROOT / "scripts" / script, *words)
+    assert done.returncode == code and text in done.stderr and not Path("/tmp/nowhere").exists()
+
+
+def test_what_somebody_else_put_there_stays(tmp_path):
+    home = tmp_path / "opt/karoo"
+    home.mkdir(parents=True)
+    (home / "mine").write_text("")
+    for script in (install, uninstall):
+        done = script(tmp_path)
+        assert done.returncode == 1 and "was not made by" in done.stderr
+    assert [path.name for path in home.iterdir()] == ["mine"]
+
+
+def test_taken_away(tmp_path):
+    """Configuration and accounts stay, until --purge; and twice is no mistake. (With a stand-in for the program.)"""
+    source = tmp_path / "source"
+    for part in re.search(r"parts='(.*)'", (ROOT / "scripts/_host.sh").read_text())[1].split():
+        there = source / part
+        if (ROOT / part).is_dir() and part not in ("karoo", "docs"):
+            shutil.copytree(ROOT / part, there)
+        elif part in ("karoo", "docs"):
+            there.mkdir(parents=True)
+            (there / "__init__.py").write_text("")
+        else:
+            there.write_text("")
+    (source / "scripts/karoo").write_text('#!/bin/sh\nhere=${0%/*}/..\nmkdir -p "$here/.venv/bin"\n'
+                                          f'ln -sf {PYTHON} "$here/.venv/bin/python"\necho karoo 1\n')
+    there = tmp_path / "r"
+    well(install(there, source=source))
+    snippet = there / "etc/supervisor/conf.d/karoo.conf"
+    snippet.write_text(snippet.read_text() + "environment=POOL_PASS=secret\n")
+    (there / "var/lib/karoo/karoo.db").write_text("accounts")
+    said = well(uninstall(there, "--dry-run", source=source))
+    assert "would run: rm -rf" in said and snippet.exists() and (there / "opt/karoo").exists()
+    for _ in range(2):
+        assert "kept:" in well(uninstall(there, source=source))
+        assert [path for path in TREE if (there / path).exists()] == [
+            "etc/karoo/karoo.yaml", "var/lib/karoo", "var/log/karoo"]
+    assert "POOL_PASS" in (there / "etc/karoo/supervisord.conf.kept").read_text()
+    assert (there / "var/lib/karoo/karoo.db").exists()
+    for _ in range(2):
+        well(uninstall(there, "--purge", source=source))
+        assert [path for path in TREE if (there / path).exists()] == []
+
+
+# ---------------------------------------------------------------- under supervisord
+
+@pytest.fixture
+def supervised(installed, place, site):
+    """Writes a configuration like the installed one, and starts supervisord over the installed program file, some of
+    its words replaced. ``accounts`` is what the workers have."""
+    started = []
+    for folder in ("var/lib/karoo", "var/log/karoo", "run/karoo"):
+        for path in (installed / folder).iterdir():
+            path.unlink()
+    mine = installed / "etc/karoo/karoo.yaml"
+    before, pool = mine.read_text(), site.pool()
+
+    def configure(**sections):
+        values = yaml.safe_load(before)
+        values["proxy"]["listen"] = values["http"]["listen"] = "127.0.0.1:0"
+        values["upstream"] = {"host": "127.0.0.1", "port": pool.port, "user": "wallet", "pass": "${POOL_PASS}"}
+        values["accounting"]["flush_seconds"] = 0.5
+        values["vardiff"] = VARDIFF
+        for name, section in sections.items():
+            values[name] = {**values.get(name, {}), **section}
+        mine.write_text(yaml.safe_dump(values))
+
+    def start(*replaced):
+        folder = place / "s"
+        folder.mkdir(exist_ok=True)
+        said = (installed / "etc/supervisor/conf.d/karoo.conf").read_text()
+        said = said.replace(';environment=POOL_PASS="...",KAROO_READ_TOKEN="..."', 'environment=POOL_PASS="x"')
+        for old, new in replaced:
+            assert old in said
+            said = said.replace(old, new)
+        (folder / "karoo.conf").write_text(said)
+        minfds = int(re.search(r"^; +minfds=(\d+)$", said, re.MULTILINE)[1])
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]  # not even root may raise it everywhere
+        start.minfds = minfds if hard == resource.RLIM_INFINITY else min(minfds, hard)
+        started.append(Supervisor(folder, folder / "karoo.conf", start.minfds))
+        return started[-1].start()
+
+    configure()
+    start.configure, start.pool = configure, pool
+    start.log = installed / "var/log/karoo/supervisord.log"
+    yield start
+    for one in started:
+        one.stop()
+    mine.write_text(before)
+    shutil.rmtree(place / "s", ignore_errors=True)
+
+
+def accounts(installed):
+    """What `karoo report` tells: {worker: shares accepted}."""
+    said = well(run(installed / "usr/local/bin/karoo", "report", "--database", installed / "var/lib/karoo/karoo.db",
+                    "--csv", cwd="/"))
+    return {row["worker"]: int(row["accepted"]) for row in csv.DictReader(io.StringIO(said))}
+
+
+def mine_a_share(port, user="user.rig"):
+    """A miner that has one share accepted; it stays."""
+    miner = ScriptedMiner()
+    miner.start("127.0.0.1", int(port), user=user)
+    miner.user = user
+    assert miner.submit(miner.find_share()) is True
+    return miner
+
+
+LISTENS = r"miners may connect to \S+:(\d+)"
+
+
+def test_it_is_killed_and_comes_back_is_reloaded_and_stopped(supervised, installed):
+    supervisor = supervised()
+    port = supervisor.wait_text(supervised.log, LISTENS)[1]
+    supervisor.wait_state("RUNNING")
+    first = supervisor.pid
+    assert Path(f"/proc/{first}/exe").resolve().name.startswith("python"), "no shell between, which keeps signals"
+    assert open_files_limit(first) >= supervised.minfds
+    with contextlib.closing(mine_a_share(port)):
+        supervisor.wait(lambda: (installed / "var/lib/karoo/karoo.db").exists() and accounts(installed), "the accounts")
+        seen = len(supervised.log.read_text())
+        os.kill(first, signal.SIGKILL)
+    port = supervisor.wait_text(supervised.log, LISTENS, seen)[1]
+    supervisor.wait_state("RUNNING")
+    second = supervisor.pid
+    assert second != first and "karoo (terminated by SIGKILL; not expected)" in supervisor.log
+    with contextlib.closing(mine_a_share(port)) as miner:
+        supervised.configure(upstream={"password": "no such option"})
+        assert "signalled" in supervisor.ctl("signal", "HUP", "karoo")
+        supervisor.wait_text(supervised.log, "upstream.password")
+        supervised.configure(vardiff={**VARDIFF, "target_seconds": 7})
+        supervisor.ctl("signal", "HUP", "karoo")
+        supervisor.wait_text(supervised.log, "target_seconds.*7|7.*target_seconds")
+        assert supervisor.pid == second
+        assert miner.submit(miner.find_share()) is True, "whoever is connected stays"
+        seen = len(supervised.log.read_text())
+        supervisor.ctl("stop", "karoo")
+    assert supervisor.state == "STOPPED" and "stopped: karoo (exit status 0)" in supervisor.log
+    assert "stopping" in supervised.log.read_text()[seen:]
+    assert accounts(installed) == {"rig": 3}, "none is lost"
+
+
+def test_a_faulty_configuration_is_not_tried_for_ever(supervised):
+    supervised.configure(proxy={"lisen": "127.0.0.1:0"})
+    supervisor = supervised(("startretries=20", "startretries=2"))
+    supervisor.wait_state("FATAL", "EXITED")
+    assert supervisor.log.count("exit status 78") in (1, 3)  # on a slow machine it had been RUNNING
+    assert "did you mean" in supervised.log.read_text()
+    supervised.configure()
+    assert "karoo: started" in supervisor.ctl("start", "karoo"), "and mended it starts"
+
+
+@needs(LOGROTATE, "logrotate", "logrotate")
+def test_logrotate_puts_its_log_aside(supervised, installed, tmp_path):
+    """By supervisorctl, as systemd is not there to be asked: both are found in PATH, as on a host."""
+    log = installed / "var/log/karoo/karoo.log"
+    supervised.configure(log={"file": str(log)}, upstream={"backoff_max_ms": 50, "backoff_min_ms": 50})
+    supervisor = supervised()
+    port = supervisor.wait_text(log, LISTENS)[1]
+    supervisor.wait_state("RUNNING")
+    commands = {"systemctl": "exit 3",
+                "supervisorctl": f'exec {sys.executable} -m supervisor.supervisorctl -c {supervisor.conf} "$@"'}
+    for name, does in commands.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path / name).chmod(0o755)
+    conf = installed / "etc/logrotate.d/karoo"
+    words = [LOGROTATE, "-v", "-f", "-s", tmp_path / "state", conf]
+    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    for number in (1, 2):
+        before = log.read_text()
+        well(run(*words, env=env))
+        with contextlib.closing(mine_a_share(port, f"user.rig{number}")):
+            supervisor.wait_text(log, f"rig{number}")
+        assert f"rig{number}" not in before
+    assert log.stat().st_mode & 0o777 == 0o640
+    assert {path.name for path in log.parent.glob("karoo.log.*")} == {"karoo.log.1", "karoo.log.2.gz"}
+    assert "rig1" in (log.parent / "karoo.log.1").read_text()
+
+
+# ---------------------------------------------------------------- as confined as by karoo.service
+
+PROBE = """
+import mmap, os, socket
+for does in (lambda: mmap.mmap(-1, 4096, prot=mmap.PROT_WRITE | mmap.PROT_EXEC), lambda: os.chroot("/"),
+             lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW), lambda: os.nice(1)):
+    try:
+        does()
+    except OSError as failure:
+        print(type(failure).__name__)
+"""
+
+
+@needs(ANALYZE, "systemd-analyze", "systemd")
+def test_it_runs_as_confined_as_its_unit_has_it(site, tmp_path):
+    """With the system calls, the address families and the memory that the unit leaves: names looked up, shares checked
+    in C, accounts and certificates of TLS, a reload."""
+    unit, confined = DEPLOY / "systemd/karoo.service", [sys.executable, ROOT / "tests/deploysandbox.py"]
+    assert well(run(*confined, unit, sys.executable, "-c", PROBE)).split() == [
+        "PermissionError", "PermissionError", "OSError", "PermissionError"], "it does confine"
+    well(run(sys.executable, "-m", "karoo", "cert", "--out", tmp_path, "--host", "127.0.0.1", cwd=ROOT))
+    pool, path = site.pool(), tmp_path / "karoo.yaml"
+    path.write_text(yaml.safe_dump({
+        "listeners": [{"name": "plain", "address": "127.0.0.1:0"}, {
+            "name": "tls", "address": "127.0.0.2:0",
+            "tls": {"enabled": True, "cert_file": "karoo-cert.pem", "key_file": "karoo-key.pem"}}],
+        "upstream": {"host": "localhost", "port": pool.port, "user": "wallet"}, "http": {"listen": "127.0.0.1:0"},
+        "vardiff": VARDIFF, "control": {"socket": "s"}}))
+    said = tmp_path / "log"
+    with open(said, "w") as log:
+        daemon = subprocess.Popen([*confined, unit, sys.executable, "-m", "karoo", "run", "-c", path], cwd=ROOT,
+                                  stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    try:
+        def heard(pattern, number=1):
+            with gevent.Timeout(30, AssertionError(f"no {pattern} in {said.read_text()}")):
+                while len(found := re.findall(pattern, said.read_text())) < number:
+                    assert daemon.poll() is None, said.read_text()
+                    gevent.sleep(0.02)
+            return found
+        port = heard(LISTENS, 2)[0]
+        (page,) = heard(r"status page on http://127.0.0.1:(\d+)/")
+        with contextlib.closing(mine_a_share(port)):
+            with socket.create_connection(("127.0.0.1", int(page)), 5) as sock:
+                sock.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+                parts = b""
+                while data := sock.recv(65536):
+                    parts += data
+            assert b"process_open_fds" in parts and b"process_start_time_seconds" in parts
+            path.write_text(path.read_text() + "ratelimit: {bad_sessions: 5}\n")
+            daemon.send_signal(signal.SIGHUP)
+            heard("bad_sessions")
+        daemon.terminate()
+        assert daemon.wait(30) == 0, said.read_text()
+    finally:
+        if daemon.poll() is None:
+            daemon.kill()
+            daemon.wait()
+    told = said.read_text()
+    assert "in C" in told or "KAROO_PURE_PYTHON" in os.environ
+    assert "Traceback" not in told and "ermission denied" not in told and "not permitted" not in told, told
+
+
+# ---------------------------------------------------------------- behind HAProxy
+
+class Front(Balancer):
+    """HAProxy with deploy/haproxy/haproxy.cfg, its ports and its instances replaced."""
+
+    def start(self, instances):
+        """``instances``: (port for miners, page's port) of a and b. Sets ``port``, where miners connect."""
+        front, front_tls = (self._listening(LOOPBACK) for _ in range(2))
+        self.port = front.getsockname()[1]
+        said = text("haproxy/haproxy.cfg")
+        for old, new in ((":::3333 v4v6", f"fd@{front.fileno()}"), (":::3334 v4v6", f"fd@{front_tls.fileno()}")):
+            assert said.count(f"bind {old} ") == 1
+            said = said.replace(f"bind {old} ", f"bind {new} ")
+        for (name, host), (miners, page) in zip(
+                (("a", "10.0.0.11"), ("b", "10.0.0.12")), instances, strict=True):
+            for backend in (3333, 3334):
+                line = f"server {name} {host}:{backend}\n"
+                assert said.count(line) == 1
+                said = said.replace(line, f"server {name} 127.0.0.1:{miners} port {page}\n")
+        said = said.replace("inter 2s", "inter 50ms").replace("maxconn 40000", "maxconn 400")
+        said = said.replace("global\n", f"global\n    stats socket fd@{self._stats.fileno()}\n", 1)
+        path = self._folder / "haproxy.cfg"
+        path.write_text(said)
+        self._process = subprocess.Popen([HAPROXY, "-db", "-f", str(path)], stdin=subprocess.DEVNULL,
+                                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                                         pass_fds=[sock.fileno() for sock in self._socks])
+        self._reader = gevent.spawn(self._read)
+        for sock in self._socks:
+            sock.close()
+        return self
+
+
+@needs_haproxy
+def test_haproxy_takes_its_configuration():
+    assert "WARNING" not in well(run(HAPROXY, "-c", "-f", DEPLOY / "haproxy/haproxy.cfg"))
+
+
+def test_haproxy_waits_longer_than_karoo_and_knows_its_ports():
+    from karoo import config
+    one = config.loads(text("haproxy/karoo.yaml"), {"KAROO_READ_TOKEN": "a-secret-of-some-length"})
+    said = text("haproxy/haproxy.cfg")
+    for side in ("client", "server"):
+        minutes = int(re.search(rf"timeout {side} (\d+)m$", said, re.MULTILINE)[1])
+        assert minutes * 60_000 > one.proxy.authorized_idle_ms
+    ports = [listener.address.rpartition(":")[2] for listener in one.listeners]
+    assert re.findall(r"bind :::(\d+) ", said) == ports
+    assert re.findall(r"server \w 10\.0\.0\.1[12]:(\d+)", said) == [at for at in ports for _ in "ab"]
+    assert set(re.findall(r"check port (\d+)", said)) == {one.http.listen.rpartition(":")[2]}
+    assert said.count("send-proxy-v2") == 2 and all(listener.proxy_protocol for listener in one.listeners)
+
+
+@needs_haproxy
+def test_miners_are_shared_out_and_move_when_an_instance_goes(site, page, tmp_path):
+    pool = site.pool()
+    listener = {"address": "127.0.0.1:0", "proxy_protocol": [LOOPBACK]}
+    proxies = [proxy_of(site, pool, [listener], vardiff=VARDIFF, ratelimit={"enabled": True}) for _ in "ab"]
+    pages = [page(proxy) for proxy in proxies]
+    front = Front(tmp_path)
+    try:
+        front.start([(proxy.listener.port, server.port) for proxy, server in zip(proxies, pages, strict=True)])
+
+        def join(number):
+            miner = ScriptedMiner()
+            site.miners.append(miner)
+            miner.connect(LOOPBACK, front.port, source=f"127.0.2.{number}")
+            miner.user = f"user.rig{number}"
+            miner.subscribe()
+            assert miner.authorize(miner.user) is True
+            miner.wait_job()
+            assert miner.submit(miner.find_share()) is True
+            return miner
+        site.wait(lambda: all("L7OK" in state for state in checks(front)), 15, "checks that are well")
+        miners = [join(number) for number in range(1, 7)]
+        assert [len(proxy.sessions) for proxy in proxies] == [3, 3]
+        shown = {one.snapshot(monotonic())["ip"].rpartition(":")[0] for proxy in proxies
+                 for one in proxy.sessions.values()}
+        assert shown == {f"127.0.2.{number}" for number in range(1, 7)}
+        proxies[0].stop()
+        site.wait(lambda: any("DOWN" in state for state in checks(front)), 15, "the end of a")
+        join(7)
+        join(8)
+        assert len(proxies[1].sessions) == 5
+        assert miners[-1].submit(miners[-1].find_share()) is True
+    finally:
+        front.stop()
+
+
+def checks(front):
+    """Of each server of the backend karoo: its state and what the last check found, in one text."""
+    said = b""
+    with gevent.Timeout(10), contextlib.closing(socket.create_connection(front._stats_place)) as sock:
+        sock.sendall(b"show stat\n")
+        with contextlib.suppress(ConnectionResetError):  # how HAProxy ends it at times
+            while data := sock.recv(65536):
+                said += data
+    if b"# pxname" not in said:
+        return [""]
+    rows = [line.split(",") for line in said.decode().splitlines()]
+    names = rows[0]
+    return [f"{row[names.index('status')]} {row[names.index('check_status')]}" for row in rows[1:]
+            if row[0] == "karoo" and row[1] in ("a", "b")]
