@@ -100,9 +100,12 @@ class Routes:
         keeper = Keeper(route, self._pools, self._order(), self, self._metrics)
         self.keepers.append(keeper)
         self._greenlets.keep(keeper.run, f"pool connection {number + 1}")
-        if number == 0:
-            self._prober = Prober(self._pools, self.keepers, self._order(), self._metrics, self._greenlets)
-            self._greenlets.keep(self._prober.run, "the look for better pools")
+        if number == 0 and len(self._pools) > 1:
+            self._look_for_better()
+
+    def _look_for_better(self) -> None:
+        self._prober = Prober(self._pools, self.keepers, self._order(), self._metrics, self._greenlets)
+        self._greenlets.keep(self._prober.run, "the look for better pools")
 
     def _order(self) -> PoolOrder:
         order = PoolOrder([Backoff(pool.backoff_min_ms / 1e3, pool.backoff_max_ms / 1e3, self._rng)
@@ -131,6 +134,8 @@ class Routes:
         self._pools, self._reached_pool = pools, None
         if self._prober is not None:
             self._prober.change(pools, self._order())
+        elif self.keepers:  # there are several by now, or one that is another one
+            self._look_for_better()
         moving = 0
         for keeper in self.keepers:
             keeper.change(pools, self._order())
