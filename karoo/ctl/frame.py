@@ -100,8 +100,8 @@ def _head(seen: Seen) -> Iterator[Line]:
     yield [(f"Karoo {words.plain(one['version'])}", "head"),
            (f"  up {units.duration(one['uptime_seconds'])}   {strftime('%H:%M:%S', localtime(time()))}", "")]
     if seen.fault:
-        yield [(f"no proxy since {units.duration(now - seen.failed_at)}, and it is asked again: "
-                f"{words.plain(seen.fault)}", "bad")]
+        yield [(f"no proxy since {units.duration(now - seen.failed_at)}; it is asked again and again", "bad")]
+        yield [(words.plain(seen.fault), "bad")]
     elif seen.restarted_at is not None and now - seen.restarted_at < NEWS_SECONDS:
         yield [(f"the proxy was started again {units.duration(now - seen.restarted_at)} ago", "warn")]
     yield [("Pool      ", "head"), (words.plain(words.pool_line(pool, one["now_unix"])),
