@@ -210,9 +210,19 @@ class Config(Options):
         return [self.upstream, *self.backups]
 
     @property
+    def pools_by_path(self) -> dict[str, Upstream]:
+        """The same, by the section of each: upstream, backups[0]."""
+        return {"upstream": self.upstream} | {f"backups[{number}]": pool for number, pool in enumerate(self.backups)}
+
+    @property
     def ways_in(self) -> tuple[Listener, ...]:
         """All listeners; without `listeners` the one of the section proxy."""
         return self.listeners or (Listener(address=self.proxy.listen, tls=self.proxy.tls),)
+
+    @property
+    def ways_by_path(self) -> dict[str, Listener]:
+        """The same, by the section of each: listeners[0], or proxy."""
+        return {f"listeners[{number}]" if self.listeners else "proxy": way for number, way in enumerate(self.ways_in)}
 
     def vardiff_of(self, listener: Listener) -> Vardiff:
         """The variable difficulty of the miners that come by this listener."""
@@ -228,13 +238,11 @@ class Config(Options):
                 "without checked shares (none) every miner has the pool's difficulty: set vardiff.enabled: false, "
                 "or choose an algorithm")
         if not self.compat.local_authorize:
-            pools = {"upstream": self.upstream} | {f"backups[{n}]": pool for n, pool in enumerate(self.backups)}
-            for path, pool in pools.items():
+            for path, pool in self.pools_by_path.items():
                 if f"{path}.worker_names" in given and pool.worker_names != "passthrough":
                     yield (f"{path}.worker_names", "compat.local_authorize"), (
                         f"worker_names: {pool.worker_names} contradicts compat.local_authorize: false, which means "
                         "passthrough: remove one of the two")
-
 
     def _contradictions_of_listeners(self, given: Container[str]) -> Iterator[Contradiction]:
         if not self.listeners:

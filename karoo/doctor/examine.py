@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import gevent
@@ -64,7 +64,7 @@ def examine_pools(path: str, settings: Config, seconds: float = DEADLINE) -> Rep
     """The pools alone, as `karoo check --connect` wants it."""
     logging.getLogger("karoo").addHandler(logging.NullHandler())
     report = Report(path)
-    _look(report, settings, list(_pools(settings)), seconds)
+    _look(report, settings, list(settings.pools_by_path.items()), seconds)
     return report
 
 
@@ -76,7 +76,7 @@ def _network(report: Report, settings: Config, seconds: float) -> list[Facts]:
     names.tell(section, known)
     by_host = {name.host.lower(): name for name in known}
     wanted = []
-    for path, pool in _pools(settings):
+    for path, pool in settings.pools_by_path.items():
         back = names.leads_back(pool, by_host.get(pool.place.host.lower()), settings)
         if back:
             section.fail("dns.leads_back", path, f"{pool.name} is this proxy itself ({back}): shares would go round in "
@@ -97,12 +97,6 @@ def _look(report: Report, settings: Config, wanted: Sequence[tuple[str, config.U
         poolwords.tell(section, facts, settings.shares.algorithm, settings.proxy.max_clients)
         found.append(facts)
     return found
-
-
-def _pools(settings: Config) -> Iterator[tuple[str, config.Upstream]]:
-    yield "upstream", settings.upstream
-    for number, pool in enumerate(settings.backups):
-        yield f"backups[{number}]", pool
 
 
 def _counted(number: int, name: str) -> str:

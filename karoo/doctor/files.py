@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,13 @@ from karoo.proxy.waysin import WARN_BEFORE, files_of
 DAY = 86_400.0
 
 
-def examine(section: Section, path: str, settings: config.Config) -> None:
+def examine(section: Section, own: str, settings: config.Config) -> None:
     """The configuration's own file, then those that it names."""
-    _own(section, path, settings)
-    for option, tls in _of_listeners(settings):
+    _own(section, own, settings)
+    for path, way in settings.ways_by_path.items():
+        option, tls = f"{path}.tls", way.tls
+        if not tls.enabled:
+            continue
         try:
             server_context(ServerFiles(tls.cert_file, tls.key_file, tls.client_ca_file, tls.min_version))
         except TlsError as fault:
@@ -34,8 +36,7 @@ def examine(section: Section, path: str, settings: config.Config) -> None:
         _key(section, f"{option}.key_file", tls.key_file)
         if tls.client_ca_file:
             _certificate(section, f"{option}.client_ca_file", tls.client_ca_file)
-    for option, pool in [("upstream", settings.upstream),
-                         *((f"backups[{number}]", pool) for number, pool in enumerate(settings.backups))]:
+    for option, pool in settings.pools_by_path.items():
         try:
             client_context(files_of(pool))
         except TlsError as fault:
@@ -47,14 +48,6 @@ def examine(section: Section, path: str, settings: config.Config) -> None:
             _certificate(section, f"{option}.cert_file", pool.cert_file)
             _key(section, f"{option}.key_file" if pool.key_file else f"{option}.cert_file",
                  pool.key_file or pool.cert_file)
-
-
-def _of_listeners(settings: config.Config) -> Iterator[tuple[str, config.Tls]]:
-    if not settings.listeners and settings.proxy.tls.enabled:
-        yield "proxy.tls", settings.proxy.tls
-    for number, listener in enumerate(settings.listeners):
-        if listener.tls.enabled:
-            yield f"listeners[{number}].tls", listener.tls
 
 
 def _own(section: Section, path: str, settings: config.Config) -> None:

@@ -34,8 +34,7 @@ class Name:
 def names_of(settings: config.Config) -> list[Name]:
     """The hosts that this machine has to resolve; behind a SOCKS proxy the pool's is that proxy's to resolve."""
     found: dict[str, Name] = {}
-    for path, pool in [("upstream", settings.upstream),
-                       *((f"backups[{number}]", pool) for number, pool in enumerate(settings.backups))]:
+    for path, pool in settings.pools_by_path.items():
         by_socks = pool.socks_proxy.enabled
         host, option = (pool.socks_proxy.host, f"{path}.socks_proxy.host") if by_socks else (
             pool.place.host, f"{path}.{'url' if pool.url else 'host'}")

@@ -34,11 +34,8 @@ class Way:
 
 def ways_of(settings: config.Config) -> list[Way]:
     """Every address that the proxy listens on."""
-    if settings.listeners:
-        ways = [Way(f"listeners[{number}].address", one.address, one.dual_stack)
-                for number, one in enumerate(settings.listeners)]
-    else:
-        ways = [Way("proxy.listen", settings.proxy.listen)]
+    ways = [Way(f"{path}.address" if settings.listeners else "proxy.listen", one.address, one.dual_stack)
+            for path, one in settings.ways_by_path.items()]
     return ways + ([Way("http.listen", settings.http.listen)] if settings.http.listen else [])
 
 

@@ -102,7 +102,7 @@ def _times(section: Section, settings: config.Config) -> None:
         section.warn("config.idle", "proxy.authorized_idle_ms", f"a miner that finds a share each {slowest:g} s is cut "
                      f"after {idle:g} s of silence: by chance that is after one share in {1 / part:.0f}",
                      f"{CHECKS_GAPS * slowest * 1e3:.0f} or more")
-    for path, pool in _paths(settings):
+    for path, pool in settings.pools_by_path.items():
         if pool.silence_ms < 60_000:
             section.warn("config.silence", f"{path}.silence_ms", "a pool may well say nothing for "
                          f"{pool.silence_ms / 1e3:g} "
@@ -130,7 +130,7 @@ def _pools(section: Section, settings: config.Config) -> None:
     if not settings.backups:
         section.note("config.no_backup", "backups", "there is no pool to take over when the first fails")
     seen: dict[tuple[str, int], str] = {}
-    for path, pool in _paths(settings):
+    for path, pool in settings.pools_by_path.items():
         place = (pool.place.host.lower(), pool.place.port)
         first = seen.setdefault(place, path)
         if first != path:
@@ -148,12 +148,6 @@ def _pools(section: Section, settings: config.Config) -> None:
 def shown_place(host: str, port: int) -> str:
     """host:port, as people read it."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _paths(settings: config.Config) -> Iterator[tuple[str, config.Upstream]]:
-    yield "upstream", settings.upstream
-    for number, pool in enumerate(settings.backups):
-        yield f"backups[{number}]", pool
 
 
 def secrets_in(settings: config.Config, text: str) -> list[str]:

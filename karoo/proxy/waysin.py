@@ -54,7 +54,7 @@ def securities(settings: config.Config) -> list[Security]:
     """The TLS of each listener, from the files as they are now; a certificate that runs out soon is warned of. Raises
     TlsError, which names the section of the configuration."""
     found = []
-    for number, way in enumerate(settings.ways_in):
+    for path, way in settings.ways_by_path.items():
         tls = way.tls
         if not tls.enabled:
             found.append(Security())
@@ -63,7 +63,7 @@ def securities(settings: config.Config) -> list[Security]:
             context = server_context(ServerFiles(tls.cert_file, tls.key_file, tls.client_ca_file, tls.min_version))
             expires = _expiry(tls.cert_file)
         except TlsError as fault:
-            raise TlsError(f"{f'listeners[{number}]' if settings.listeners else 'proxy'}.tls: {fault}") from None
+            raise TlsError(f"{path}.tls: {fault}") from None
         found.append(Security(context, expires))
         left = expires - time()
         if left < WARN_BEFORE:
@@ -74,11 +74,11 @@ def securities(settings: config.Config) -> list[Security]:
 
 def check_pools(settings: config.Config) -> None:
     """Look whether the files that are named for pools hold what they should. Raises TlsError, which names the pool."""
-    for number, pool in enumerate(settings.pools):
+    for path, pool in settings.pools_by_path.items():
         try:
             client_context(files_of(pool))
         except TlsError as fault:
-            raise TlsError(f"{f'backups[{number - 1}]' if number else 'upstream'}: {fault}") from None
+            raise TlsError(f"{path}: {fault}") from None
 
 
 def files_of(pool: config.Upstream) -> ClientFiles:
