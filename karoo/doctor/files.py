@@ -14,8 +14,8 @@ from karoo import config, units
 from karoo.configfile import read_text
 from karoo.doctor.findings import Section
 from karoo.doctor.settings import secrets_in
-from karoo.net.tls import ServerFiles, TlsError, client_context, server_context
-from karoo.proxy.waysin import WARN_BEFORE, files_of
+from karoo.net.tls import TlsError, server_context
+from karoo.proxy.waysin import WARN_BEFORE, check_pool, server_files
 
 DAY = 86_400.0
 
@@ -28,7 +28,7 @@ def examine(section: Section, own: str, settings: config.Config) -> None:
         if not tls.enabled:
             continue
         try:
-            server_context(ServerFiles(tls.cert_file, tls.key_file, tls.client_ca_file, tls.min_version))
+            server_context(server_files(tls))
         except TlsError as fault:
             section.fail("files.tls", option, str(fault), "`karoo cert` makes a certificate and its key", faulty=True)
             continue
@@ -38,7 +38,7 @@ def examine(section: Section, own: str, settings: config.Config) -> None:
             _certificate(section, f"{option}.client_ca_file", tls.client_ca_file)
     for option, pool in settings.pools_by_path.items():
         try:
-            client_context(files_of(pool))
+            check_pool(pool)
         except TlsError as fault:
             section.fail("files.tls", option, str(fault), faulty=True)
             continue
