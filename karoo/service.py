@@ -12,7 +12,7 @@ import gevent
 from flask import Flask
 from gevent.event import Event
 
-from karoo import __version__, config, descriptors
+from karoo import __version__, config, descriptors, units
 from karoo import log as logs
 from karoo.ctl.server import ControlServer
 from karoo.ctl.socketfile import ControlError
@@ -115,7 +115,7 @@ class Service:
         self._notifier.watchdog()  # also where systemd does not watch: what could not be told before is told then
         if self._notifier.active:
             miners = len(self.proxy.sessions)
-            self._notifier.status(f"{miners} miner{'s' * (miners != 1)}; {self.proxy.view.not_ready() or 'ready'}")
+            self._notifier.status(f"{units.counted(miners, 'miner')}; {self.proxy.view.not_ready() or 'ready'}")
 
     def drain(self, give_up: Event) -> None:
         """See `Proxy.drain`."""

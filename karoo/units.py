@@ -23,6 +23,11 @@ def place(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def counted(number: int, thing: str) -> str:
+    """1 pool, 2 pools."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
 def duration(seconds: float) -> str:
     """0.4 s, 12 s, 3 min 20 s, 5 h 02 min, 3 d 04 h."""
     if seconds < 10:

@@ -23,7 +23,7 @@ from gevent import socket
 from karoo import config
 from karoo.accounting.deltas import Deltas
 from karoo.accounting.ledger import Ledger
-from karoo.doctor import clock, disk, machine, names, ports, running, words
+from karoo.doctor import clock, disk, machine, names, poolwords, ports, running, words
 from karoo.doctor.examine import Wishes, examine
 from karoo.doctor.findings import Report, Section
 from karoo.net.addresses import Address
@@ -508,6 +508,11 @@ def test_a_pool_that_refuses_the_user(tmp_path, site):
     assert level == "failed" and "mining.authorize refused for w" in text and report.exit_code() == 69
     assert [one.mend for one in report.findings() if one.check == "pool.job"] == [
         "check user and pass: does the pool know them?"]
+
+
+@pytest.mark.parametrize(("host", "title"), [("::1", "[::1]:3333 as w"), ("127.0.0.1", "127.0.0.1:3333 as w")])
+def test_a_pool_without_a_name_is_called_by_its_place(host, title):
+    assert poolwords.title(config.from_dict({"upstream": {"host": host, "user": "w"}}).upstream, "w") == title
 
 
 def test_a_slow_pool(tmp_path, site):

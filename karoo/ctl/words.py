@@ -313,6 +313,6 @@ def stacks(found: dict[str, Any]) -> list[str]:
     lines = [f"{number['greenlet']} greenlets at {sum(row['kind'] == 'greenlet' for row in rows)} places, "
              f"{number['thread']} other threads"]
     for row in rows:
-        lines += ["", f"--- {row['count']} {row['kind']}{'s' * (row['count'] != 1)}",
+        lines += ["", f"--- {units.counted(row['count'], row['kind'])}",
                   *(plain(line) for line in row["stack"].splitlines())]
     return lines

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import gevent
 
-from karoo import config
+from karoo import config, units
 from karoo.config import Config
 from karoo.configfile import ConfigError
 from karoo.doctor import clock, disk, files, machine, names, pools, poolwords, ports
@@ -42,8 +42,8 @@ def examine(path: str, wishes: Wishes) -> Report:
             section.fail("config.load", path, str(fault), faulty=True, line=fault.line, option=fault.path)
         machine.programs(report.section("programs", "programs"))
         return report
-    section.ok("config.load", path, f"is right: {_counted(len(settings.ways_in), 'listener')}, "
-               f"{_counted(len(settings.pools), 'pool')}")
+    section.ok("config.load", path, f"is right: {units.counted(len(settings.ways_in), 'listener')}, "
+               f"{units.counted(len(settings.pools), 'pool')}")
     oddities.examine(section, settings)
     files.examine(report.section("files", "files"), path, settings)
     proxy = Running(path, settings.accounting.database, settings.control.socket)
@@ -97,7 +97,3 @@ def _look(report: Report, settings: Config, wanted: Sequence[tuple[str, config.U
         poolwords.tell(section, facts, settings.shares.algorithm, settings.proxy.max_clients)
         found.append(facts)
     return found
-
-
-def _counted(number: int, name: str) -> str:
-    return f"{number} {name}{'s' * (number != 1)}"

@@ -6,7 +6,7 @@ import hashlib
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import monotonic, time
 
 import gevent
@@ -14,13 +14,14 @@ from cryptography import x509
 
 from karoo import config
 from karoo.metrics import Metrics
-from karoo.net.dialer import Destination, DialError, dial
+from karoo.net.dialer import DialError, dial
 from karoo.net.tls import ClientFiles
 from karoo.policy.workers import PASSTHROUGH, SINGLE
 from karoo.proxy import handshake
 from karoo.proxy.events import Unheard
 from karoo.proxy.lost import UpstreamError
 from karoo.proxy.upstream import Upstream
+from karoo.proxy.waysin import destination_of
 from karoo.stratum.methods import Extranonce, Notify
 
 PROBES = 2  # dials besides, for the time that they take
@@ -140,10 +141,7 @@ def _second_name(upstream: Upstream, facts: Facts) -> None:
 
 def _probe(pool: config.Upstream, facts: Facts) -> None:
     """Dial a few times more, and look at the certificate, whatever it is worth: what is refused is shown too."""
-    socks = pool.socks_proxy
-    to = Destination(pool.place.host, pool.place.port, pool.place.tls,
-                     ClientFiles(False, "", pool.cert_file, pool.key_file), pool.server_name, "",
-                     socks.host if socks.enabled else "", socks.port, socks.username, socks.password)
+    to = replace(destination_of(pool), files=ClientFiles(False, "", pool.cert_file, pool.key_file), fingerprint="")
     for _ in range(PROBES):
         started = monotonic()
         try:

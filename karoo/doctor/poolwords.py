@@ -24,7 +24,7 @@ ENDS_SOON = 14 * DAY
 
 def title(pool: config.Upstream, user: str) -> str:
     """Which pool, as whom."""
-    address = f"{pool.place.host}:{pool.place.port}"
+    address = units.place(pool.place.host, pool.place.port)
     return (f"{address if pool.name == address else f'{pool.name} ({address})'} as {user}"
             f"{' over TLS' if pool.place.tls else ''}")
 
@@ -110,7 +110,7 @@ def _extranonce(section: Section, extranonce: Extranonce, pool: config.Upstream,
     else:
         section.ok("pool.room", "extranonce2", text, **data)
     if own not in (2, 4, 8):
-        section.warn("pool.miner_bytes", "for each miner", f"{own} byte{'s' * (own != 1)}: NerdMiner takes 2, 4 or "
+        section.warn("pool.miner_bytes", "for each miner", f"{units.counted(own, 'byte')}: NerdMiner takes 2, 4 or "
                      "8, and "
                      "fast miners run out of work", "another pool, or a smaller prefix_bytes", bytes=own)
     elif own < NICEHASH_EXTRANONCE2:

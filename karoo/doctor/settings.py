@@ -6,7 +6,7 @@ import ipaddress
 import math
 from collections.abc import Iterator
 
-from karoo import config
+from karoo import config, units
 from karoo.configschema import walk
 from karoo.doctor.findings import Section
 from karoo.doctor.ports import ways_of
@@ -134,7 +134,7 @@ def _pools(section: Section, settings: config.Config) -> None:
         place = (pool.place.host.lower(), pool.place.port)
         first = seen.setdefault(place, path)
         if first != path:
-            section.warn("config.same_pool", path, f"is the same pool as {first} ({shown_place(*place)}): when the one "
+            section.warn("config.same_pool", path, f"is the same pool as {first} ({units.place(*place)}): when the one "
                          "fails, so does the other", "another port or host of the pool, or another pool")
         if pool.insecure_skip_verify and pool.place.tls:
             section.warn("config.insecure", f"{path}.insecure_skip_verify", "any certificate is taken for the pool's: "
@@ -143,11 +143,6 @@ def _pools(section: Section, settings: config.Config) -> None:
             section.warn("config.sample", f"{path}.user", "wallet.worker is the user of the example: the shares "
                          "would be "
                          "nobody's", "your own user at the pool")
-
-
-def shown_place(host: str, port: int) -> str:
-    """host:port, as people read it."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def secrets_in(settings: config.Config, text: str) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from karoo import units
 from karoo.pace import paced
 from karoo.policy import addresses
 from karoo.timeline import WARNING
@@ -41,8 +42,8 @@ class Control:
             raise LookupError(f"{who} is not connected")
         for one in paced(found):
             one.dismiss(KICKED)
-        return self._done("kick", f"{who} was disconnected" + (f": {_count(len(found), 'session')}" if worker else ""),
-                          by)
+        told = f": {units.counted(len(found), 'session')}" if worker else ""
+        return self._done("kick", f"{who} was disconnected{told}", by)
 
     def ban(self, address: str, seconds: float | None = None, reason: str = "", by: str = "") -> str:
         """Ban an address (IPv6: its /64) for so many seconds (None: `ratelimit.ban_duration_seconds`), and end the
@@ -60,7 +61,7 @@ class Control:
             if not session.gone and door.is_banned(session.conn.host):
                 session.end("banned by the operator")
                 ended += 1
-        text = f"{banned} is banned for {seconds:g} seconds; {_count(ended, 'session')} ended"
+        text = f"{banned} is banned for {seconds:g} seconds; {units.counted(ended, 'session')} ended"
         log.warning("%s: %s", by or "the operator", text)
         return text
 
@@ -82,13 +83,9 @@ class Control:
         index = found[0]
         moving = self._proxy.routes.switch(index)
         return self._done("switch", f"Pool {index} ({pools[index].name}) is preferred" + (
-            f"; {_count(moving, 'connection')} will move there once it has sent a job" if moving else ""), by)
+            f"; {units.counted(moving, 'connection')} will move there once it has sent a job" if moving else ""), by)
 
     def _done(self, kind: str, text: str, by: str) -> str:
         log.warning("%s: %s", by or "the operator", text)
         self._proxy.metrics.timeline.note(kind, text, WARNING, by=by)
         return text
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Any
 
@@ -16,7 +16,7 @@ from karoo import config
 from karoo.log import wire
 from karoo.metrics import Metrics
 from karoo.net.connection import Connection, LineTooLong
-from karoo.net.dialer import Destination, DialError, dial
+from karoo.net.dialer import DialError, dial
 from karoo.net.dialwords import tls_fault
 from karoo.net.layers import Garbled
 from karoo.policy.failover import Refusals, same_site
@@ -28,7 +28,7 @@ from karoo.proxy.handshake import AGENT, ANSWER_DEADLINE
 from karoo.proxy.lost import Redirected, Replaced, Stuck, UpstreamError
 from karoo.proxy.names import UpstreamNames
 from karoo.proxy.pending import ACCEPTED, PendingShare, Verdict
-from karoo.proxy.waysin import files_of
+from karoo.proxy.waysin import destination_of
 from karoo.stratum import messages, methods
 from karoo.stratum.errors import Malformed, ProtocolError, StratumError
 from karoo.stratum.messages import Notification, Request, Response
@@ -97,7 +97,8 @@ class Upstream:
         self._metrics.upstream_dials += 1
         try:
             with self.timed("dial"):
-                sock, layer, early = dial(self._destination(), self.pool.handshake_ms / 1e3)
+                to = replace(destination_of(self.pool), host=self.host, port=self.port)  # the pool may have sent it on
+                sock, layer, early = dial(to, self.pool.handshake_ms / 1e3)
             self._conn = Connection(sock, MAX_LINE, MAX_BACKLOG, read_size=65536, layer=layer, early=early)
             if self._end is not None:  # it was told to end while it dialled
                 self._conn.close()
@@ -106,11 +107,6 @@ class Upstream:
         except (DialError, TimeoutError, Malformed) as failure:
             raise UpstreamError(str(failure)) from None
         self.connected_at = monotonic()
-
-    def _destination(self) -> Destination:
-        pool, proxy = self.pool, self.pool.socks_proxy
-        return Destination(self.host, self.port, pool.place.tls, files_of(pool), pool.server_name, pool.fingerprint,
-                           proxy.host if proxy.enabled else "", proxy.port, proxy.username, proxy.password)
 
     @contextmanager
     def timed(self, step: str) -> Iterator[None]:

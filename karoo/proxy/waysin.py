@@ -10,6 +10,7 @@ from time import time
 from typing import Any
 
 from karoo import config, units
+from karoo.net.dialer import Destination
 from karoo.net.listener import ListenError, listening_socket, passed_socket
 from karoo.net.tls import ClientFiles, ServerFiles, TlsError, client_context, server_context
 
@@ -96,6 +97,13 @@ def server_files(tls: config.Tls) -> ServerFiles:
 def files_of(pool: config.Upstream) -> ClientFiles:
     """How a pool's certificate is checked, and what it is shown."""
     return ClientFiles(not pool.insecure_skip_verify, pool.ca_file, pool.cert_file, pool.key_file)
+
+
+def destination_of(pool: config.Upstream) -> Destination:
+    """Where the pool is, and how it is reached."""
+    place, socks = pool.place, pool.socks_proxy
+    return Destination(place.host, place.port, place.tls, files_of(pool), pool.server_name, pool.fingerprint,
+                       socks.host if socks.enabled else "", socks.port, socks.username, socks.password)
 
 
 def _expiry(path: str) -> float:
