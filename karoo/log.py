@@ -8,6 +8,7 @@ import os
 import re
 import sys
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, TextIO
 
 from gevent import monkey
@@ -18,8 +19,8 @@ from karoo.logflood import FloodLimit
 if TYPE_CHECKING:
     from karoo.config import Log
 
-__all__ = ["JsonFormatter", "LogFileError", "TextFormatter", "clean", "colored", "reopen", "set_level", "setup",
-           "setup_from", "urgent", "wire"]
+__all__ = ["JsonFormatter", "LogFileError", "TextFormatter", "clean", "colored", "prepare", "reopen", "set_level",
+           "setup", "setup_from", "urgent", "wire"]
 
 log = logging.getLogger("karoo")
 
@@ -190,18 +191,27 @@ def setup(level: str = "info", form: str = "text", stream: TextIO | None = None,
 
 
 def setup_from(options: Log) -> None:
-    """Send the log where the options say; at the start, and again when they changed. Raises LogFileError, and has
-    changed nothing then."""
-    if not options.file:
-        setup(options.level, options.format, color=options.color)
-        return
+    """Send the log where the options say. Raises LogFileError, and has changed nothing then."""
+    prepare(options)()
+
+
+def prepare(options: Log) -> Callable[[], None]:
+    """Open the file that the options say, if it is another one; what is returned sends the log there. Raises
+    LogFileError."""
     former, size = _handler(), options.rotate_mb * MEGABYTE
-    if former is not None and isinstance(former.output, LogFile) and former.output.path == options.file:
-        output = former.output
-        output.rotate_bytes, output.keep = size, options.keep_files
-    else:
+    output = former.output if former is not None else None
+    if options.file and not (isinstance(output, LogFile) and output.path == options.file):
         output = LogFile(options.file, size, options.keep_files)
-    _install(options.level, options.format, output, False)
+
+    def install() -> None:
+        if not options.file:
+            setup(options.level, options.format, color=options.color)
+            return
+        assert isinstance(output, LogFile)
+        output.rotate_bytes, output.keep = size, options.keep_files
+        _install(options.level, options.format, output, False)
+
+    return install
 
 
 def set_level(level: str) -> None:

@@ -7,11 +7,15 @@ import logging
 from collections.abc import Iterable
 from typing import Any
 
+from gevent.lock import BoundedSemaphore
+
 from karoo import config
+from karoo import log as logs
 from karoo.config import Config, Listener, Tls
 from karoo.configschema import walk
 from karoo.net.tls import TlsError
 from karoo.proxy.proxy import Proxy
+from karoo.proxy.waysin import check_pools, securities
 from karoo.timeline import WARNING
 
 log = logging.getLogger("karoo")
@@ -28,26 +32,39 @@ class Reloader:
 
     def __init__(self, proxy: Proxy, path: str | None) -> None:
         self._proxy, self._path = proxy, path
+        self._one_at_a_time = BoundedSemaphore()
 
     def __call__(self, by: str = "") -> dict[str, Any]:
-        """Read the file, whole, and all certificates; the options that changed and are in force now, and those that
-        wait for a restart. Raises NoReload with every fault of the file."""
+        """Read the file, whole, and all certificates, and open the log file; the options that changed and are in force
+        now, and those that wait for a restart. Raises NoReload with every fault of the file."""
         if self._path is None:
             raise NoReload("this proxy was started without a configuration file")
+        with self._one_at_a_time:
+            return self._reload(self._path, by)
+
+    def _reload(self, path: str, by: str) -> dict[str, Any]:
         try:
-            new = config.load(self._path)
+            new = config.load(path)
         except config.ConfigError as faults:
             self._refuse(f"it is faulty:\n{faults}", "the file is faulty", by)
             raise NoReload(str(faults)) from None
         former = self._proxy.settings
         merged = live(former, new)
         try:
-            self._proxy.apply(merged)
+            check_pools(merged)
+            certificates = securities(merged)
+            to_new_log = logs.prepare(merged.log) if merged.log != former.log else None  # last: it may make a file
         except TlsError as fault:
             self._refuse(f"a certificate cannot be used: {fault}", f"a certificate cannot be used: {fault}", by)
             raise NoReload(str(fault)) from None
+        except logs.LogFileError as failure:
+            self._refuse(f"log.file: {failure}", f"log.file: {failure}", by)
+            raise NoReload(f"log.file: {failure}") from None
+        self._proxy.apply(merged, certificates)
         changed = self._tell(differences(former, merged), "")
         waiting = self._tell(differences(merged, new), ", after a restart")
+        if to_new_log is not None:
+            to_new_log()
         text = (f"The configuration was read again: {len(changed)} options changed, "
                 f"{len(waiting)} wait for a restart")
         log.warning("%s: %s", by or "the operator", text)

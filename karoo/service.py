@@ -17,7 +17,6 @@ from karoo import log as logs
 from karoo.ctl.server import ControlServer
 from karoo.ctl.socketfile import ControlError
 from karoo.hubwatch import HubWatch
-from karoo.logfile import LogFileError
 from karoo.proxy.proxy import Proxy
 from karoo.proxy.waysin import open_socket
 from karoo.reload import NoReload, Reloader
@@ -98,12 +97,8 @@ class Service:
         finally:
             self._notifier.ready()
         settings = self.proxy.settings
-        if settings.log != former.log:
+        if settings.log.watchdog_ms != former.log.watchdog_ms:
             self._watch.start(settings.log.watchdog_ms)
-            try:
-                logs.setup_from(settings.log)
-            except LogFileError as failure:
-                log.error("the log stays where it is: %s", failure)
         if self.web is not None and (settings.http, settings.metrics) != (former.http, former.metrics):
             self.web.use(web_of(self.proxy, self.reload, self.live)[0])
             if self.live is not None and settings.http != former.http:
@@ -199,6 +194,9 @@ def _reload(service: Service) -> None:
         service.reload("SIGHUP")
     except NoReload:
         pass  # why is in the log
+    except Exception:
+        service.proxy.metrics.exceptions += 1
+        log.exception("a bug met the configuration as it was read again")
 
 
 def on_end_signals() -> Event:

@@ -1,11 +1,14 @@
 """Reading the configuration again: what can change at once does, the rest is named, a faulty file changes nothing."""
 
 import logging
+from types import SimpleNamespace
 
 import pytest
 
 from karoo import config
+from karoo import service as service_module
 from karoo.proxy.proxy import Proxy
+from karoo.proxy.waysin import securities
 from karoo.reload import NoReload, Reloader, differences
 from tests.site import POOL_DIFFICULTY
 
@@ -26,7 +29,7 @@ def running(site, tmp_path):
     settings = config.load(file)
     proxy = site.proxy(pool)
     proxy.settings = settings
-    proxy.apply(settings)
+    proxy.apply(settings, securities(settings))
     level = logging.getLogger().level, list(logging.getLogger().handlers)
     yield proxy, file, Reloader(proxy, str(file))
     logging.getLogger().setLevel(level[0])
@@ -83,6 +86,45 @@ def test_a_faulty_file_changes_nothing_and_says_why(running):
     assert proxy.settings is before
     with pytest.raises(NoReload, match="without a configuration file"):
         Reloader(proxy, None)()
+
+
+def test_a_log_file_that_cannot_be_had_refuses_the_whole(site, running, tmp_path):
+    proxy, file, reload = running
+    before, handlers = proxy.settings, list(logging.getLogger().handlers)
+    changed = file.read_text().replace("max_connections_per_ip: 1", "max_connections_per_ip: 2")
+    file.write_text(f"{changed}log: {{file: {tmp_path}/nowhere/karoo.log, level: debug}}\n")
+    with pytest.raises(NoReload, match=r"log\.file: .*nowhere/karoo\.log: No such file or directory"):
+        reload("me")
+    assert proxy.settings is before and logging.getLogger().handlers == handlers
+    assert [one.severity for one in proxy.metrics.timeline.after(0, ["reload"])] == ["warning"]
+    file.write_text(f"{changed}log: {{file: {tmp_path}/karoo.log}}\n")
+    assert reload("me")["changed"] == ["log.file", "ratelimit.max_connections_per_ip"]
+    assert "2 options changed, 0 wait for a restart" in (tmp_path / "karoo.log").read_text()
+    file.write_text(f"{changed}log: {{file: {tmp_path}/karoo.log, rotate_mb: 1, keep_files: 3, format: json}}\n")
+    reload("me")
+    assert '"message": "me: The configuration was read again' in (tmp_path / "karoo.log").read_text()
+    file.write_text(changed)
+    reload("me")
+    logging.getLogger("karoo").warning("where is this?")
+    assert "where is this" not in (tmp_path / "karoo.log").read_text()
+
+
+def test_a_certificate_that_cannot_be_used_makes_no_log_file(running, tmp_path):
+    _, file, reload = running
+    file.write_text(f"{file.read_text()}log: {{file: {tmp_path}/karoo.log}}\n".replace(
+        "pass: first-secret", f"tls: true, ca_file: {tmp_path}/none.pem"))
+    with pytest.raises(NoReload, match=r"none\.pem"):
+        reload()
+    assert not (tmp_path / "karoo.log").exists()
+
+
+def test_a_bug_in_a_reload_on_sighup_is_logged_and_counted(site, running):
+    proxy, _, reload = running
+    proxy.apply = None
+    service = SimpleNamespace(proxy=proxy, reload=reload)
+    service_module._reload(service)
+    assert proxy.metrics.exceptions == 1 and site.logged("a bug met the configuration as it was read again")
+    proxy.metrics.exceptions = 0  # it was ours
 
 
 # ---------------------------------------------------------------- difficulties, and what each miner may do

@@ -6,7 +6,7 @@ import gc
 import logging
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from time import monotonic, time
 from typing import Any
 
@@ -32,7 +32,7 @@ from karoo.proxy.house import House
 from karoo.proxy.routes import Routes
 from karoo.proxy.session import Session
 from karoo.proxy.view import View
-from karoo.proxy.waysin import Take, check_pools, nothing_passed, open_sockets, securities
+from karoo.proxy.waysin import Security, Take, check_pools, nothing_passed, open_sockets, securities
 from karoo.stratum.share import Judge
 from karoo.timeline import CRITICAL, INFO
 
@@ -191,18 +191,16 @@ class Proxy:
         self.why_gave_up = self.why_gave_up or why
         self.gave_up.set()
 
-    def apply(self, settings: config.Config) -> None:
-        """Other settings from now on, also for the miners that are connected, none of whom is dropped, and the
-        certificates that are in the files now. What no running proxy can change must be as it was (see `reload`).
-        Raises TlsError; then nothing has changed."""
-        found = securities(settings)
-        check_pools(settings)
+    def apply(self, settings: config.Config, certificates: Sequence[Security]) -> None:
+        """Other settings from now on, also for the miners that are connected, none of whom is dropped, and other
+        certificates, one for each listener (see `securities`). What no running proxy can change must be as it was (see
+        `reload`), and the files of the pools as they should be (see `check_pools`)."""
         former, self.settings = self.settings, settings
         self.door.change(settings.ratelimit)
         self.door.room = _room(settings)
         self.books.change(settings.accounting.flush_seconds)
         houses = {}
-        for entrance, way, security in zip(self.entrances, settings.ways_in, found, strict=True):
+        for entrance, way, security in zip(self.entrances, settings.ways_in, certificates, strict=True):
             before = entrance.house
             entrance.change(way, security)
             entrance.house = houses[id(before)] = self._house(settings, entrance)
