@@ -302,6 +302,8 @@ def test_a_miner_is_kicked(site, farm):
     assert api.do("kick", worker="rig") == (200, {"done": "Worker rig was disconnected: 1 session"})
     second.wait_closed()
     assert api.do("kick", worker="rig")[0] == 404
+    assert api.do("kick", address="127.0.0.2") == (404, {"error": {
+        "code": "not_found", "message": "127.0.0.2 is not connected"}})
     assert api.do("kick")[0] == 400 and api.do("kick", session=1, worker="rig")[0] == 400
     assert [one["kind"] for one in api.get("events?kind=kick")["items"]] == ["kick", "kick"]
     assert proxy.metrics.ended["kicked by the operator"] == 2

@@ -351,7 +351,7 @@ def test_what_makes_no_sense_is_refused_with_a_reason(control):
             ("kick", {}, "bad_request", "only one of them"),
             ("kick", {"session": 1, "worker": "rig"}, "bad_request", "only one of them"),
             ("kick", {"session": 1}, "not_found", "Session 1 is not connected"),
-            ("kick", {"address": "10.0.0.7"}, "not_found", "No miner from 10.0.0.7"),
+            ("kick", {"address": "10.0.0.7"}, "not_found", "10.0.0.7 is not connected"),
             ("ban", {"address": "nonsense"}, "bad_request", "is no IP address"),
             ("ban", {"address": "10.0.0.7", "seconds": 0}, "bad_request", "seconds has a value"),
             ("unban", {"address": "10.0.0.7"}, "not_found", "is not banned"),

@@ -7,20 +7,13 @@ import logging
 import os
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
-from time import monotonic, time
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from karoo import __version__
-from karoo.accounting.account import Account
 from karoo.ctl.stacks import stacks
-from karoo.policy import addresses
-from karoo.proxy.control import KICKED
-from karoo.proxy.pick import page
-from karoo.proxy.session import Session
-from karoo.proxy.workersview import ROWS, SESSION_SORTS, SORTS, session_row, state_of
-from karoo.readers import paced
 from karoo.timeline import WARNING
-from karoo.web.asked import LARGEST, BadRequest, Impossible, NotThere, is_ban, is_count, is_name, is_text
+from karoo.web.asked import LARGEST, BadRequest, NotThere, attempt, is_ban, is_count, is_name, is_text
 from karoo.web.cached import Cached
 
 if TYPE_CHECKING:
@@ -132,22 +125,11 @@ class Commands:
 
     def _workers(self, sort: str = "hashrate_1h", order: str = "desc", q: str = "", state: str = "",
                  limit: int = LIMIT, offset: int = 0) -> Listing:
-        workers, unix, text = self._proxy.view.workers, time(), q.casefold()
-        _choice("sort", sort, SORTS)
-        _choice("state", state, ("", *self._proxy.view.worker_states))
-        workers.states()  # which gathers devices and sessions
-
-        def matches() -> Iterator[Account]:
-            for account in paced(list(self._proxy.accounts.workers.values())):
-                if state and state_of(account, unix) != state:
-                    continue
-                if not text or text in account.name.casefold() or text in SORTS["device"](workers, account, unix):
-                    yield account
-
-        with workers.walking:
-            total, found = page(matches(), lambda account: SORTS[sort](workers, account, unix), order == "desc", offset,
-                                limit)
-        return Listing(total, limit, offset, (workers.row(account, unix) for account in paced(found, ROWS)))
+        view = self._proxy.view
+        _choice("sort", sort, view.worker_sorts)
+        _choice("state", state, ("", *view.worker_states))
+        total, rows = view.workers.pick(sort, order == "desc", q, state, offset, limit)
+        return Listing(total, limit, offset, rows)
 
     def _worker(self, name: str) -> dict[str, Any]:
         found = self._proxy.view.workers.one(name)
@@ -157,20 +139,9 @@ class Commands:
 
     def _sessions(self, sort: str = "id", order: str = "asc", q: str = "", worker: str = "", limit: int = LIMIT,
                   offset: int = 0) -> Listing:
-        text = q.casefold()
-        _choice("sort", sort, SESSION_SORTS)
-
-        def matches() -> Iterator[Session]:
-            for session in paced(list(self._proxy.sessions.values())):
-                if worker and all(one.account.name != worker for one in session.workers.values()):
-                    continue
-                if not text or any(text in part.casefold()
-                                   for part in (session.worker_name, session.conn.peer, session.agent)):
-                    yield session
-
-        with self._proxy.view.workers.walking:
-            total, found = page(matches(), SESSION_SORTS[sort], order == "desc", offset, limit)
-        return Listing(total, limit, offset, (session_row(session) for session in paced(found, ROWS)))
+        _choice("sort", sort, self._proxy.view.session_sorts)
+        total, rows = self._proxy.view.pick_sessions(sort, order == "desc", q, worker, offset, limit)
+        return Listing(total, limit, offset, rows)
 
     def _session(self, id: int) -> dict[str, Any]:
         found = self._proxy.view.session(id)
@@ -203,19 +174,7 @@ class Commands:
               address: str | None = None) -> dict[str, Any]:
         if sum(one is not None for one in (session, worker, address)) != 1:
             raise BadRequest("name a session by its id, a worker or an address, and only one of them")
-        if address is None:
-            return _done(self._proxy.control.kick, session=session, worker=worker, by=by)
-        wanted = addresses.parse(address)
-        found = [one for one in paced(list(self._proxy.sessions.values()))
-                 if not one.gone and (one.conn.peer == address or (
-                     wanted is not None and addresses.parse(one.conn.host) == wanted))]
-        if not found:
-            raise NotThere(f"No miner from {address} is connected")
-        for one in paced(found):
-            one.dismiss(KICKED)
-        text = f"{address} was disconnected: {len(found)} session{'s' * (len(found) != 1)}"
-        self._note("kick", text, by)
-        return {"done": text}
+        return _done(self._proxy.control.kick, session=session, worker=worker, address=address, by=by)
 
     def _ban(self, by: str, **members: Any) -> dict[str, Any]:
         return _done(self._proxy.control.ban, **members, by=by)
@@ -227,7 +186,7 @@ class Commands:
         return _done(self._proxy.control.switch_pool, pool=pool, by=by)
 
     def _read_again(self, by: str) -> dict[str, Any]:
-        return dict(_attempt(self._reload, by=by))
+        return dict(attempt(self._reload, by=by))
 
     def _levels(self, logger: str = "") -> dict[str, Any]:
         if logger:
@@ -256,20 +215,8 @@ class Commands:
 
 # ---------------------------------------------------------------- helpers
 
-def _attempt(do: Callable[..., Any], **members: Any) -> Any:
-    """As the HTTP API does it."""
-    try:
-        return do(**members)
-    except LookupError as missing:
-        raise NotThere(str(missing)) from None
-    except ValueError as wrong:
-        raise BadRequest(str(wrong)) from None
-    except RuntimeError as refused:
-        raise Impossible(str(refused)) from None
-
-
 def _done(do: Callable[..., str], **members: Any) -> dict[str, Any]:
-    return {"done": _attempt(do, **members)}
+    return {"done": attempt(do, **members)}
 
 
 def _choice(name: str, value: str, allowed: Collection[str]) -> None:

@@ -12,7 +12,6 @@ from karoo.timeline import WARNING
 
 if TYPE_CHECKING:
     from karoo.proxy.proxy import Proxy
-    from karoo.proxy.session import Session
 
 log = logging.getLogger("karoo.control")
 
@@ -26,23 +25,26 @@ class Control:
     def __init__(self, proxy: Proxy) -> None:
         self._proxy = proxy
 
-    def kick(self, session: int | None = None, worker: str | None = None, by: str = "") -> str:
-        """Disconnect a session by its number, or all of a worker. They may come back."""
-        if (session is None) == (worker is None):
-            raise ValueError("name a session by its id, or a worker, and not both")
-        found: list[Session] = []
+    def kick(self, session: int | None = None, worker: str | None = None, address: str | None = None,
+             by: str = "") -> str:
+        """Disconnect a session by its number, or all of a worker or from an address. They may come back."""
+        if sum(one is not None for one in (session, worker, address)) != 1:
+            raise ValueError("name a session by its id, a worker or an address, and only one of them")
+        there, wanted = self._proxy.sessions, addresses.parse(address or "")
         if session is not None:
-            one = self._proxy.sessions.get(session)
-            found = [one] if one is not None and not one.gone else []
+            who, found = f"Session {session}", [there[session]] if session in there else []
         elif worker is not None:
-            found = [one for one in paced(list(self._proxy.sessions.values()))
-                     if not one.gone and any(user.account.name == worker for user in one.workers.values())]
-        who = f"Session {session}" if session is not None else f"Worker {worker}"
+            who, found = f"Worker {worker}", [one for one in paced(list(there.values())) if any(
+                user.account.name == worker for user in one.workers.values())]
+        else:
+            who, found = str(address), [one for one in paced(list(there.values())) if one.conn.peer == address or (
+                wanted is not None and addresses.parse(one.conn.host) == wanted)]
+        found = [one for one in found if not one.gone]
         if not found:
             raise LookupError(f"{who} is not connected")
         for one in paced(found):
             one.dismiss(KICKED)
-        told = f": {units.counted(len(found), 'session')}" if worker else ""
+        told = "" if session is not None else f": {units.counted(len(found), 'session')}"
         return self._done("kick", f"{who} was disconnected{told}", by)
 
     def ban(self, address: str, seconds: float | None = None, reason: str = "", by: str = "") -> str:

@@ -21,7 +21,7 @@ from karoo.policy.bans import Ban
 from karoo.policy.workers import PASSTHROUGH, SINGLE
 from karoo.proxy.door import plain_ban
 from karoo.proxy.pick import page
-from karoo.proxy.workersview import SESSION_SORTS, SORTS, STATES, WorkersView, session_row, sessions_page
+from karoo.proxy.workersview import SESSION_SORTS, SORTS, STATES, WorkersView, pick_sessions, session_row
 from karoo.readers import paced
 from karoo.timeline import KINDS
 
@@ -148,9 +148,16 @@ class View:
 
     def sessions(self, sort: str, descending: bool, text: str, worker: str, offset: int,
                  limit: int) -> tuple[int, list[dict[str, Any]]]:
-        """How many there are, and one page; see `sessions_page`."""
+        """How many there are, and one page; see `pick_sessions`."""
         with self.workers.walking:
-            return sessions_page(self._proxy.sessions, sort, descending, text, worker, offset, limit)
+            total, rows = self.pick_sessions(sort, descending, text, worker, offset, limit)
+            return total, list(rows)
+
+    def pick_sessions(self, sort: str, descending: bool, text: str, worker: str, offset: int,
+                      limit: int) -> tuple[int, Iterator[dict[str, Any]]]:
+        """The same; its rows are made as they are asked for."""
+        with self.workers.walking:
+            return pick_sessions(self._proxy.sessions, sort, descending, text, worker, offset, limit)
 
     def pools(self) -> list[dict[str, Any]]:
         """Each configured pool in order, with the connections to it."""

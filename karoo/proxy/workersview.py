@@ -92,8 +92,15 @@ class WorkersView:
 
     def page(self, sort: str, descending: bool, text: str, state: str, offset: int,
              limit: int) -> tuple[int, list[dict[str, Any]]]:
-        """How many there are, and one page. `sort` is one of SORTS, `text` is searched in names and devices, `state` is
-        one of STATES or empty."""
+        """How many there are, and one page; see `pick`."""
+        with self.walking:
+            total, rows = self.pick(sort, descending, text, state, offset, limit)
+            return total, list(rows)
+
+    def pick(self, sort: str, descending: bool, text: str, state: str, offset: int,
+             limit: int) -> tuple[int, Iterator[dict[str, Any]]]:
+        """How many there are, and the rows of one page, made as they are asked for. `sort` is one of SORTS, `text` is
+        searched in names and devices, `state` is one of STATES or empty."""
         self._gather()
         unix, text = time(), text.casefold()
 
@@ -105,7 +112,7 @@ class WorkersView:
 
         with self.walking:
             total, found = page(matches(), lambda account: SORTS[sort](self, account, unix), descending, offset, limit)
-            return total, [self.row(account, unix) for account in paced(found, ROWS)]
+        return total, (self.row(account, unix) for account in paced(found, ROWS))
 
     def row(self, account: Account, unix: float) -> dict[str, Any]:
         """A worker in a line of the table; `unix` is the present."""
@@ -248,9 +255,10 @@ SESSION_SORTS: dict[str, Callable[[Session], Any]] = {
 }
 
 
-def sessions_page(sessions: Mapping[int, Session], sort: str, descending: bool, text: str, worker: str, offset: int,
-                  limit: int) -> tuple[int, list[dict[str, Any]]]:
-    """How many sessions there are, and one page; of one worker where that is not empty."""
+def pick_sessions(sessions: Mapping[int, Session], sort: str, descending: bool, text: str, worker: str, offset: int,
+                  limit: int) -> tuple[int, Iterator[dict[str, Any]]]:
+    """How many sessions there are, and the rows of one page, made as they are asked for; of one worker where that is
+    not empty. `sort` is one of SESSION_SORTS, `text` is searched in names, addresses and agents."""
     text = text.casefold()
 
     def matches() -> Iterator[Session]:
@@ -262,4 +270,4 @@ def sessions_page(sessions: Mapping[int, Session], sort: str, descending: bool, 
                 yield session
 
     total, found = page(matches(), SESSION_SORTS[sort], descending, offset, limit)
-    return total, [session_row(session) for session in paced(found, ROWS)]
+    return total, (session_row(session) for session in paced(found, ROWS))

@@ -8,7 +8,7 @@ from typing import Any
 from flask import Blueprint, Response, request
 
 from karoo.web import asked
-from karoo.web.asked import BadRequest, Impossible, NotThere, Unavailable
+from karoo.web.asked import BadRequest, NotThere, Unavailable
 from karoo.web.openapi import document
 
 
@@ -116,14 +116,7 @@ def _add_lists(api: Blueprint, view: Any) -> None:
 
 def _add_commands(api: Blueprint, control: Any, reload: Callable[[str], dict[str, Any]] | None) -> None:
     def attempt(do: Callable[..., Any], **members: Any) -> Any:
-        try:
-            return do(**members, by=request.remote_addr or "")
-        except LookupError as missing:
-            raise NotThere(str(missing)) from None
-        except ValueError as wrong:
-            raise BadRequest(str(wrong)) from None
-        except RuntimeError as refused:
-            raise Impossible(str(refused)) from None
+        return asked.attempt(do, **members, by=request.remote_addr or "")
 
     def done(do: Callable[..., str], **members: Any) -> Response:
         return asked.answer({"done": attempt(do, **members)})
@@ -131,7 +124,8 @@ def _add_commands(api: Blueprint, control: Any, reload: Callable[[str], dict[str
     @api.post("/commands/kick")
     def kick() -> Response:
         asked.only()
-        return done(control.kick, **asked.body(session=asked.is_count, worker=asked.is_name))
+        return done(control.kick, **asked.body(session=asked.is_count, worker=asked.is_name,
+                                               address=asked.is_text))
 
     @api.post("/commands/ban")
     def ban() -> Response:

@@ -159,6 +159,18 @@ def body(*required: str, **kinds: Callable[[Any], bool]) -> dict[str, Any]:
     return value
 
 
+def attempt(do: Callable[..., Any], **members: Any) -> Any:
+    """Do what a command wants; what it raises becomes a BadRequest of the fitting kind."""
+    try:
+        return do(**members)
+    except LookupError as missing:
+        raise NotThere(str(missing)) from None
+    except ValueError as wrong:
+        raise BadRequest(str(wrong)) from None
+    except RuntimeError as refused:
+        raise Impossible(str(refused)) from None
+
+
 def is_text(value: Any) -> bool:
     return isinstance(value, str) and 0 < len(value) <= MAX_TEXT
 

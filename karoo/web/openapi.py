@@ -191,8 +191,8 @@ def _commands() -> dict[str, Any]:
     number = {**WHOLE, "minimum": 0, "maximum": LARGEST}
     address = {"oneOf": [{**TEXT, "format": "ipv4"}, {**TEXT, "format": "ipv6"}]}
     return {
-        "/commands/kick": _command("Disconnect a session, or all of a worker", {"oneOf": [
-            record(session=number), record(worker=WORKER_NAME)]}, ref("Done")),
+        "/commands/kick": _command("Disconnect a session, or all of a worker or from an address", {"oneOf": [
+            record(session=number), record(worker=WORKER_NAME), record(address=address)]}, ref("Done")),
         "/commands/ban": _command("Ban an address", record(
             ("seconds", "reason"), address=address, reason=NAME,
             seconds={**NUMBER, "minimum": 1, "maximum": LONGEST_BAN}), ref("Done")),
