@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from karoo import units
+from karoo.net.ownaddress import towards_others
 
 CERT_NAME, KEY_NAME = "karoo-cert.pem", "karoo-key.pem"
 # Whoever made every miner of a farm trust a certificate does not want to do it again next year. Apple's systems refuse
@@ -94,7 +95,8 @@ def own_hosts() -> list[str]:
     """What miners may call this machine: its addresses, the one towards its router first, its name, and what only the
     machine itself calls itself. Nothing is sent to anybody, so no DNS is asked."""
     found = []
-    for known in map(ip_address, (*_towards(socket.AF_INET, "192.0.2.1"), *_interfaces(), *_interfaces_ipv6())):
+    own = filter(None, (towards_others(socket.AF_INET), *_interfaces(), *_interfaces_ipv6()))
+    for known in map(ip_address, own):
         if not (known.is_loopback or known.is_link_local or known.is_unspecified or known.is_multicast):
             found.append(str(known))
     try:
@@ -102,16 +104,6 @@ def own_hosts() -> list[str]:
     except BadRequest:
         pass  # machines may have names that the DNS cannot have
     return hosts_of([*found[:MOST_HOSTS - 3], "localhost", "127.0.0.1", "::1"])
-
-
-def _towards(family: int, address: str) -> Iterator[str]:
-    """The address that packets to another one would come from, if there is a way. None is sent."""
-    try:
-        with socket.socket(family, socket.SOCK_DGRAM) as sock:
-            sock.connect((address, 9))
-            yield sock.getsockname()[0]
-    except OSError:
-        return
 
 
 def _interfaces() -> Iterator[str]:
@@ -129,12 +121,12 @@ def _interfaces() -> Iterator[str]:
         return
 
 
-def _interfaces_ipv6() -> Iterator[str]:
+def _interfaces_ipv6() -> Iterator[str | None]:
     """The IPv6 addresses of the interfaces, without those that are changed every day for privacy."""
     try:
         lines = Path("/proc/net/if_inet6").read_text("ascii").splitlines()
     except OSError:  # no IPv6, or no Linux
-        yield from _towards(socket.AF_INET6, "2001:db8::1")
+        yield towards_others(socket.AF_INET6)
         return
     for line in lines:
         digits, _, _, _, flags, _ = line.split()

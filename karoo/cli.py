@@ -1,10 +1,10 @@
 """The command line. Exit codes: 0 well, 2 wrong words, 3 warnings (`karoo doctor --strict`), 69 something is not to be
-had (a port, a pool, a file), 78 a faulty configuration, which no restart mends (supervisord: `exitcodes=0,2,78`)."""
+had (a port, a pool, a file), 70 it cannot go on and is to be started anew, 78 a faulty configuration. No restart mends
+2 and 78 (supervisord: `exitcodes=0,2,78`)."""
 
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -191,8 +191,9 @@ def _demo(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from karoo import check, config
+    from karoo import config
     from karoo.net.tls import TlsError
+    from karoo.proxy import waysin
     try:
         settings = config.load(args.config)
     except config.ConfigError as faults:
@@ -200,7 +201,8 @@ def _check(args: argparse.Namespace) -> int:
     for sentence in config.without_effect(settings):
         print(f"note: {sentence}")
     try:
-        check.load_files(settings)
+        waysin.securities(settings)
+        waysin.check_pools(settings)
     except TlsError as fault:
         return _fail(str(fault), EX_CONFIG)
     print(f"{args.config}: the configuration is right")
@@ -227,8 +229,8 @@ def _terminal() -> tuple[int, bool]:
     """The width of the lines that it gets, and whether it shows colours."""
     if not sys.stdout.isatty():
         return 120, False
-    return (min(shutil.get_terminal_size().columns, 140),
-            not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb")
+    from karoo import log
+    return min(shutil.get_terminal_size().columns, 140), log.colored("auto", sys.stdout)
 
 
 def _report(args: argparse.Namespace) -> int:

@@ -293,7 +293,7 @@ def test_the_addresses_of_all_interfaces_are_this_machine(monkeypatch, tmp_path)
             raise OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
         return name[:20] + socket.inet_aton(address) + bytes(16)
     monkeypatch.setattr(cert.fcntl, "ioctl", ioctl)
-    monkeypatch.setattr(cert, "_towards", lambda family, address: iter(["192.168.7.1"]))
+    monkeypatch.setattr(cert, "towards_others", lambda family: "192.168.7.1")
     assert cert.own_hosts() == ["192.168.7.1", "10.0.0.5", "fd00::2", "proxy", "localhost", "127.0.0.1", "::1"]
 
 

@@ -11,7 +11,7 @@ import trustme
 from gevent import socket
 
 from karoo import cert, config
-from karoo.check import check_pool
+from karoo.doctor.examine import examine_pools
 from tests.programs import configuration
 
 needs_microsocks = pytest.mark.skipif(shutil.which("microsocks") is None and not os.environ.get("CI"),
@@ -109,12 +109,11 @@ def test_a_url_in_the_place_of_host_port_and_tls(site, authority, ca_file):
     pool = site.pool(tls=context)
     settings = config.from_dict({"upstream": {"url": f"stratum+ssl://127.0.0.1:{pool.port}", "user": "w",
                                               "ca_file": ca_file}})
-    report = []
-    assert check_pool(settings.upstream, "sha256d", report), report
-    assert report[0] == f"127.0.0.1:{pool.port} as w over TLS"
+    report = examine_pools("x", settings)
+    assert report.exit_code() == 0 and report.sections[0].title == f"127.0.0.1:{pool.port} as w over TLS"
     plain = site.pool()
     settings = config.from_dict({"upstream": {"url": f"stratum+tcp://127.0.0.1:{plain.port}", "user": "w"}})
-    assert check_pool(settings.upstream, "sha256d", report)
+    assert examine_pools("x", settings).exit_code() == 0
 
 
 def test_a_plain_pool_that_is_taken_for_one_with_tls(site):

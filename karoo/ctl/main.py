@@ -14,6 +14,7 @@ from typing import Any
 
 from karoo import units
 from karoo.ctl import words
+from karoo.log import colored
 
 EX_OK, EX_FAILED, EX_USAGE, EX_UNAVAILABLE = 0, 1, 2, 69
 
@@ -283,14 +284,8 @@ def run(args: argparse.Namespace) -> int:
         return fail(str(failure), EX_USAGE if failure.code == "bad_request" else EX_FAILED)
     if args.json:
         return say(json.dumps(found, ensure_ascii=False, indent=1))
-    on_terminal = sys.stdout.isatty()
-    return say("\n".join(tell(found, shutil.get_terminal_size().columns if on_terminal else None,
-                              on_terminal and colors())))
-
-
-def colors() -> bool:
-    """Whether a terminal is to be given colours (https://no-color.org)."""
-    return not os.environ.get("NO_COLOR") and os.environ.get("TERM", "") not in ("", "dumb")
+    room = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    return say("\n".join(tell(found, room, colored("auto", sys.stdout))))
 
 
 def say(text: str) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 import traceback
 from collections import Counter
@@ -11,7 +10,7 @@ from typing import Any
 from gevent import monkey
 from greenlet import getcurrent, greenlet
 
-from karoo.readers import turn
+from karoo.readers import objects, turn
 
 OBJECTS, STACKS = 5000, 5  # in a slice: half a millisecond
 MOST = 200  # different places
@@ -39,20 +38,10 @@ def stacks() -> list[dict[str, Any]]:
 
 
 def _greenlets() -> list[greenlet]:
-    """Those that have begun, but for the running one. To list the objects of 10,000 miners keeps the loop for some ten
-    milliseconds, and that cannot be cut; to look at them can."""
-    frozen = gc.get_freeze_count()
-    if frozen:  # what the proxy keeps out of the collector's sight is not among them
-        gc.unfreeze()
-    try:
-        objects = gc.get_objects()
-    finally:
-        if frozen:
-            gc.collect(0)  # what is garbage now would be so for ever
-            gc.freeze()
-    found = []
-    while objects:
-        found += [one for one in objects[-OBJECTS:] if isinstance(one, greenlet) and one.gr_frame is not None]
-        del objects[-OBJECTS:]
+    """Those that have begun, but for the running one."""
+    everything, found = objects(), []
+    while everything:
+        found += [one for one in everything[-OBJECTS:] if isinstance(one, greenlet) and one.gr_frame is not None]
+        del everything[-OBJECTS:]
         turn()
     return found

@@ -18,6 +18,7 @@ from gevent.socket import wait_read
 from karoo.ctl import client, frame, main
 from karoo.ctl.frame import SORTS, Seen
 from karoo.ctl.screen import Screen, strings_of
+from karoo.log import colored
 
 ANSWER_SECONDS = 10.0
 RETRY_SECONDS = 1.0
@@ -37,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
         return main.fail(str(failure), main.EX_FAILED)
     strings = None
     if not args.once and sys.stdin.isatty() and sys.stdout.isatty():
-        strings = strings_of(os.environ.get("TERM", ""), sys.stdout.fileno(), main.colors())
+        strings = strings_of(os.environ.get("TERM", ""), sys.stdout.fileno(), colored("auto", sys.stdout))
     if strings is None:
         columns = shutil.get_terminal_size((NARROW, 24)).columns if sys.stdout.isatty() else NARROW
         return main.say("\n".join("".join(text for text, _ in line).rstrip()

@@ -13,13 +13,13 @@ from gevent import get_hub
 from karoo import config
 from karoo.accounting.faults import LedgerError, check_place, explained
 from karoo.accounting.schema import MIGRATIONS, version_of
+from karoo.ctl.socketfile import LONGEST_PATH
 from karoo.doctor.findings import Section
 from karoo.doctor.running import Running, called
 
 MIB = 1 << 20
 LITTLE, TOO_LITTLE = 200 * MIB, 10 * MIB  # bytes left on a disk
 QUICK_CHECK_UP_TO, QUICK_CHECK_SECONDS = 256 * MIB, 3.0
-LONGEST_SOCKET = 107  # bytes of a path: sun_path of unix(7) has 108, with a NUL at its end
 _BUSY = 1.0  # seconds
 
 
@@ -134,9 +134,9 @@ def _log(section: Section, settings: config.Config) -> None:
 
 def _control(section: Section, path: str, proxy: Running) -> None:
     label, folder = "control.socket", os.path.dirname(os.path.abspath(path))
-    if len(os.fsencode(path)) > LONGEST_SOCKET:
+    if len(os.fsencode(path)) > LONGEST_PATH:
         section.fail("disk.control", label, f"its path has {len(os.fsencode(path))} bytes, and a socket's may have "
-                     f"{LONGEST_SOCKET}", "choose a shorter one, such as /run/karoo/karoo.sock", faulty=True)
+                     f"{LONGEST_PATH}", "choose a shorter one, such as /run/karoo/karoo.sock", faulty=True)
     elif not os.path.isdir(folder):
         section.fail("disk.control", label, f"the folder {folder} does not exist",
                      "make it, for the user that Karoo runs as")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import socket as stdlib_socket
-import struct
 from collections.abc import Iterable
 from pathlib import Path
 
 import gevent
 from gevent import socket
+
+from karoo.ctl.socketfile import peer_of
 
 _LISTEN = "0A"  # include/net/tcp_states.h
 _ANSWER_SECONDS = 2.0
@@ -76,8 +76,8 @@ def answers(path: str) -> int | None:
     try:
         with gevent.Timeout(_ANSWER_SECONDS), socket.socket(socket.AF_UNIX) as sock:
             sock.connect(path)
-            told = sock.getsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_PEERCRED, struct.calcsize("3i"))
-            return int(struct.unpack("3i", told)[0])
+            peer = peer_of(sock)
+            return 0 if peer is None else peer[0]
     except gevent.Timeout:
         return 0
     except PermissionError:

@@ -17,6 +17,7 @@ from karoo.accounting import summary
 from karoo.accounting.faults import LedgerError
 from karoo.accounting.ledger import open_reader
 from karoo.accounting.series import RANGES, UNITS, Point, series
+from karoo.net.ownaddress import towards_others
 from karoo.policy.bans import Ban
 from karoo.policy.workers import PASSTHROUGH, SINGLE
 from karoo.proxy.door import plain_ban
@@ -262,20 +263,7 @@ def listener_addresses(scheme: str, host: str, port: int, dual_stack: bool) -> l
     """What a miner on the network enters to reach a listener."""
     if host in ("0.0.0.0", "::", ""):
         families = {socket.AF_INET} if host != "::" else {socket.AF_INET6, *([socket.AF_INET] if dual_stack else [])}
-        hosts = list(_own_addresses(families)) or [socket.gethostname()]
+        hosts = [each for each in map(towards_others, sorted(families)) if each] or [socket.gethostname()]
     else:
         hosts = [host]
     return [f"{scheme}://{f'[{each}]' if ':' in each else each}:{port}" for each in hosts]
-
-
-def _own_addresses(families: Collection[int]) -> Iterator[str]:
-    """The address that this machine uses towards others. A connected UDP socket tells it without a packet."""
-    for kind, target in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
-        if kind not in families:
-            continue
-        try:
-            with socket.socket(kind, socket.SOCK_DGRAM) as probe:
-                probe.connect((target, 9))
-                yield str(probe.getsockname()[0])
-        except OSError:
-            continue

@@ -10,6 +10,8 @@ from collections import Counter
 from flask import Flask, Response, abort, request
 from greenlet import greenlet
 
+from karoo.readers import objects
+
 MAX_STACKS = 200
 
 
@@ -24,20 +26,14 @@ def add_debug_page(app: Flask) -> None:
 
 def debug_text() -> str:
     """Counts of objects, and where every greenlet stands."""
-    frozen = gc.get_freeze_count()
-    if frozen:  # else what the proxy keeps out of the collector's sight is not among them
-        gc.unfreeze()
-    objects = gc.get_objects()
-    if frozen:
-        gc.collect(0)  # what is garbage now would be so for ever
-        gc.freeze()
-    kinds = Counter(type(one).__name__ for one in objects)
+    everything = objects()
+    kinds = Counter(type(one).__name__ for one in everything)
     stacks: Counter[str] = Counter()
-    for one in objects:
+    for one in everything:
         if isinstance(one, greenlet) and one and one.gr_frame is not None:
             stacks["".join(traceback.format_stack(one.gr_frame))] += 1
     stacks["".join(traceback.format_stack(sys._getframe()))] += 1
-    lines = [f"{sum(stacks.values())} greenlets at {len(stacks)} places, {len(objects)} objects, "
+    lines = [f"{sum(stacks.values())} greenlets at {len(stacks)} places, {len(everything)} objects, "
              f"collections {gc.get_count()}", ""]
     lines += [f"{count:>8} {name}" for name, count in kinds.most_common(30)]
     for stack, count in stacks.most_common(MAX_STACKS):
