@@ -34,8 +34,9 @@ examples:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if (words and words[0] in ("-c", "--config")) or any(word.startswith("--config=") for word in words[:1]):
-        words.insert(0, "run")
+    option, *value = words[0].split("=", 1) if words else [""]
+    if option in ("-c", "--config", "-config"):  # the last as the original Karoo had it
+        words[:1] = ["run", "--config", *value]
     args = _parser().parse_args(words)
     try:
         return args.call(args)  # type: ignore[no-any-return]
@@ -198,7 +199,7 @@ def _check(args: argparse.Namespace) -> int:
         settings = config.load(args.config)
     except config.ConfigError as faults:
         return _fail(str(faults), EX_CONFIG)
-    for sentence in config.without_effect(settings):
+    for sentence in config.remarks(settings):
         print(f"note: {sentence}")
     try:
         waysin.securities(settings)

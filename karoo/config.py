@@ -22,7 +22,8 @@ from karoo.configschema import Builder, Contradiction, Options, based, option, s
 
 __all__ = ["Accounting", "Address", "Compat", "Config", "ConfigError", "Control", "Fault", "Http", "Listener", "Log",
            "Metrics", "Profile", "Proxy", "Ratelimit", "Shares", "Socks", "Tls", "Upstream", "Vardiff", "from_dict",
-           "in_networks", "load", "loads", "parse_address", "passed_name", "without_effect"]
+           "in_networks", "load", "loads", "parse_address", "passed_name",
+           "passes_users_on", "remarks", "without_effect"]
 
 
 # Parts of the names of well-known mining programs, and the difficulty that the machines under them can start at.
@@ -305,6 +306,24 @@ def _passing_through(config: Config) -> Config:
     upstream, *backups = (dataclasses.replace(pool, worker_names="passthrough")
                           for pool in (config.upstream, *config.backups))
     return dataclasses.replace(config, upstream=upstream, backups=tuple(backups))
+
+
+def remarks(config: Config) -> list[str]:
+    """A sentence for each option that changes nothing, or may do something else than who set it believes."""
+    return without_effect(config) + ([f"{pays_others}; {PAY_ONE}"] if (pays_others := passes_users_on(config)) else [])
+
+
+def passes_users_on(config: Config) -> str:
+    """What follows from an option of the original Karoo, which did something else; empty where it is not set, or where
+    `worker_names` says that this is meant."""
+    if config.compat.local_authorize or "upstream.worker_names" in config.given:
+        return ""
+    return ("compat.local_authorize is false: the pool gets the miners' own users, and credits their shares to them; "
+            "the original Karoo sent all shares as upstream.user, whatever this option said")
+
+
+PAY_ONE = ("to have that, remove it and set upstream.worker_names: single; if it is meant, set "
+           "upstream.worker_names: passthrough instead of it")
 
 
 def without_effect(config: Config) -> list[str]:

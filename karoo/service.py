@@ -142,7 +142,7 @@ def run(settings: config.Config, path: str) -> int:
     LogFileError."""
     logs.setup_from(settings.log)
     log.info("karoo %s starts", __version__)
-    for sentence in config.without_effect(settings):
+    for sentence in config.remarks(settings):
         log.warning("%s", sentence)
     for way in settings.ways_in:
         if any(text.endswith("/0") for text in way.proxy_protocol):

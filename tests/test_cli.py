@@ -56,7 +56,7 @@ def test_the_example_configuration_is_printed_and_right(karoo, tmp_path):
     assert program.end() == 0 and "is right" in program.text
 
 
-@pytest.mark.parametrize("words", [["run", "-c"], ["-c"], ["check", "--config"]])
+@pytest.mark.parametrize("words", [["run", "-c"], ["-c"], ["-config"], ["check", "--config"]])
 def test_a_faulty_configuration_lists_its_faults_and_is_not_to_be_retried(karoo, tmp_path, words):
     path = configuration(tmp_path, vardif={}, shares={"algorithm": "md5"})
     program = karoo(*words, path)

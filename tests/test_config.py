@@ -10,7 +10,7 @@ import yaml
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from karoo.config import Address, Config, ConfigError, from_dict, load, loads, parse_address, without_effect
+from karoo.config import Address, Config, ConfigError, from_dict, load, loads, parse_address, remarks, without_effect
 from karoo.configaddresses import Host, Listen, Network, Origin, PoolUrl
 from karoo.configdoc import example
 from karoo.configfile import MAX_CHARS
@@ -307,16 +307,23 @@ def test_options_without_effect_are_named_only_where_they_differ_from_the_defaul
         "accounting": {"database": "other.db"},
         "ratelimit": {"enabled": True, "max_connections_per_ip": 100},
     })
-    assert without_effect(config) == [
+    assert remarks(config) == without_effect(config) == [
         "proxy.write_buf is set, but never has an effect: the proxy writes straight to the socket",
     ]
-    assert without_effect(load(EXAMPLE_FILE, {})) == []
+    assert remarks(load(EXAMPLE_FILE, {})) == []
 
 
 def test_worker_names_given_as_passthrough_agree_with_either_local_authorize():
     for local in (True, False):
         config = from_dict({"upstream": {**POOL, "worker_names": "passthrough"}, "compat": {"local_authorize": local}})
         assert config.upstream.worker_names == "passthrough"
+
+
+def test_who_is_paid_is_said_where_the_original_paid_somebody_else():
+    only, = remarks(from_dict({"upstream": POOL, "compat": {"local_authorize": False}}))
+    assert "credits their shares to them" in only and "worker_names: single" in only
+    meant = {"upstream": {**POOL, "worker_names": "passthrough"}, "compat": {"local_authorize": False}}
+    assert remarks(from_dict(meant)) == remarks(from_dict({"upstream": POOL})) == []
 
 
 def test_an_algorithm_of_none_needs_vardiff_off():

@@ -23,6 +23,8 @@ def examine(section: Section, settings: config.Config) -> None:
     """Everything that needs no look at the machine beyond its addresses."""
     for sentence in config.without_effect(settings):
         section.note("config.no_effect", sentence.partition(" ")[0], sentence, "remove it")
+    if pays_others := config.passes_users_on(settings):
+        section.warn("config.payee", "compat.local_authorize", pays_others, config.PAY_ONE)
     _page(section, settings)
     _who_may_connect(section, settings)
     _times(section, settings)
