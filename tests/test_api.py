@@ -113,6 +113,13 @@ def test_every_order_of_the_workers_holds(site, farm, sort):
     assert sorted(map(key, up)) == list(map(key, up)) and sorted(map(key, down), reverse=True) == list(map(key, down))
 
 
+def test_what_one_worker_uses_is_known_at_once(site, farm):
+    proxy, _, api = farm()
+    site.miner(proxy, user="a.rig")
+    one = api.get("workers/rig")
+    assert one["device"] == "scripted/1.0" and one["difficulty"] == one["session_items"][0]["difficulty"] > 0
+
+
 def test_states_follow_shares_and_connections(site, farm, monkeypatch):
     proxy, _, api = farm()
     miner, quiet = site.miner(proxy, user="a.rig"), site.miner(proxy, user="a.quiet")

@@ -92,6 +92,16 @@ def test_nobody_new_is_let_in_while_it_drains(site, begun):
     assert program.end() == 0
 
 
+def test_a_pool_is_not_dialled_once_more(site, begun):
+    pool = site.pool()
+    program, miner = begun(pool)
+    miner.close()
+    program.wait_for("session ended|closed the connection|is gone")
+    program.process.send_signal(signal.SIGTERM)
+    assert program.end() == 0
+    assert program.text.count("connecting to") == 1
+
+
 def test_the_log_file_is_opened_again(site, karoo, tmp_path):
     log = tmp_path / "karoo.log"
     program = karoo("run", "-c", configuration(tmp_path, log={"file": "karoo.log"}))

@@ -69,12 +69,15 @@ class Keeper:
         self._warned: Upstream | None = None
         self._under_way: set[Upstream] = set()  # from dial to end
         self._served: int | None = None  # the pool that miners worked for last
+        self._closed = False
 
     def run(self) -> None:
-        """Connect whenever the route is wanted and has no connection; for ever."""
+        """Connect whenever the route is wanted and has no connection, until the proxy stops."""
         while True:
             self.route.wanted.wait()
             self.route.vacant.wait()
+            if self._closed:
+                return
             redirect = self._redirect
             index, wait = (redirect.index, redirect.wait) if redirect else self._order.next(monotonic())
             if wait:
@@ -100,7 +103,8 @@ class Keeper:
         return len(pools) if number is None else number
 
     def close(self) -> None:
-        """End all connections: the proxy stops."""
+        """End all connections, and make no other one: the proxy stops."""
+        self._closed = True
         for upstream in self._under_way:
             upstream.close(Replaced(STOPS))
 

@@ -147,6 +147,7 @@ class WorkersView:
         account = self._accounts.workers.get(name)
         if account is None:
             return None
+        self._gather()
         unix = time()
         done = summary.summary(self._accounts, account, unix)
         return self.row(account, unix) | {
