@@ -3,6 +3,7 @@
 # ruff: noqa: RUF009 - `option` and `section` wrap `dataclasses.field`, which is meant to be called here.
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
 
@@ -13,6 +14,9 @@ from karoo.configschema import Contradiction, Options, option, required, section
 
 DAY_MS = 86_400_000
 DEFAULT_PORT = 3333
+# Options of a pool that change nothing in what it is sent: a connection to it stays when they change.
+OURS_ALONE = ("name", "backoff_min_ms", "backoff_max_ms", "max_connections", "handshake_ms", "silence_ms",
+              "stale_job_ms", "max_reject_ratio", "failback_after_seconds", "hold_ms", "idle_grace_ms", "held_shares")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +103,10 @@ class Upstream(Options):
     def __post_init__(self) -> None:
         if not self.name:
             object.__setattr__(self, "name", units.place(self.place.host, self.place.port))
+
+    def connects_as(self, other: Upstream) -> bool:
+        """Whether a connection to this pool is one to the other: they differ at most in options that are OURS_ALONE."""
+        return dataclasses.replace(self, **{name: getattr(other, name) for name in OURS_ALONE}) == other
 
     @property
     def place(self) -> Place:

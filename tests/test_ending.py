@@ -2,6 +2,7 @@
 
 import signal
 import sqlite3
+from contextlib import suppress
 from time import monotonic
 
 import gevent
@@ -10,6 +11,7 @@ from gevent.event import Event
 
 from karoo.metrics import Metrics
 from karoo.proxy import greenlets
+from karoo.proxy import proxy as proxy_module
 from karoo.proxy.greenlets import Greenlets
 from karoo.sim.scripted import ScriptedMiner
 from tests.programs import configuration
@@ -49,6 +51,44 @@ def test_shares_under_way_are_settled_and_booked_before_the_end(site, begun, tmp
         paid, = ledger.execute("SELECT sum(pool_accepted) FROM minute").fetchone()
     ledger.close()
     assert paid == 1
+
+
+def test_a_share_that_waits_for_its_worker_s_name_is_settled_too(site, begun):
+    pool = site.pool(difficulty=POOL_DIFFICULTY)
+    program, miner = begun(pool)
+    pool.options.reply_delay = 1.0  # for the name, and once more for the share
+    share = miner.submit_async(miner.find_share(difficulty=POOL_DIFFICULTY))
+    site.wait(lambda: any(len(client.users) == 2 for client in pool.connections))
+    program.process.send_signal(signal.SIGTERM)
+    assert miner.verdict(share, 10) is True
+    assert program.end() == 0
+
+
+def test_miners_whose_shares_never_cease_get_every_verdict(site, monkeypatch):
+    monkeypatch.setattr(proxy_module, "QUIET_WITHIN", 0.2)
+    pool = site.pool(difficulty=POOL_DIFFICULTY)
+    proxy = site.proxy(pool, proxy={"listen": "127.0.0.1:0", "drain_seconds": 60})
+    miner, asked, drained = site.miner(proxy), [], Event()
+    pool.options.reply_delay = 0.3
+
+    def mine():
+        while not drained.is_set():
+            asked.append(miner.submit_async(miner.find_share(difficulty=POOL_DIFFICULTY)))
+            gevent.sleep(0.02)
+    mining = gevent.spawn(mine)
+    site.wait(lambda: pool.shares)
+    began = monotonic()
+    proxy.drain(Event())
+    drained.set()
+    mining.join()
+    assert monotonic() - began < 30 and not any(route.owes_verdicts for route in proxy.routes.routes)
+    proxy.stop()
+    miner.wait_closed(10)
+    told = []
+    for one in asked:
+        with suppress(AssertionError):  # those that were sent in vain
+            told.append(miner.verdict(one))
+    assert pool.books.accepted == told.count(True) == len(told) > 0
 
 
 @pytest.mark.parametrize(("seconds", "again"), [(0.3, False), (60, True)])

@@ -3,7 +3,10 @@
 import logging
 from types import SimpleNamespace
 
+import gevent
 import pytest
+from gevent import socket
+from gevent.event import Event
 
 from karoo import config
 from karoo import service as service_module
@@ -291,6 +294,7 @@ def test_a_changed_pool_that_cannot_be_had_leaves_the_miners_where_they_are(site
     other.stop()
     change(to(other))
     site.wait(lambda: other.port in {proxy.settings.upstream.port} and proxy.metrics.upstream_losses)
+    site.wait_logged("configured no more, until 127.0.0.1:")
     paid(site, miner, pool)
     assert proxy.view.summary()["pool"]["name"] == f"127.0.0.1:{pool.port}"
     assert [one["state"] for one in proxy.view.pools()] == ["down"]
@@ -299,6 +303,55 @@ def test_a_changed_pool_that_cannot_be_had_leaves_the_miners_where_they_are(site
               "the way to the pool that is configured now")
     paid(site, follow(site, proxy, miner), other)
     site.wait(lambda: not pool.connections)
+
+
+def test_shares_are_settled_by_pools_that_were_left_one_soon_after_the_other(site, begun):
+    pools = [site.pool() for _ in range(3)]
+    proxy, change = begun(to(pools[0]))
+    miner, asked = site.miner(proxy, extranonce=True), []
+    for number, pool in enumerate(pools):
+        if number:
+            change(to(pool))
+            site.wait(lambda pool=pool: on(proxy, pool))
+        follow(site, proxy, miner)
+        pool.hold_answers = True
+        share = miner.find_share(difficulty=pool.difficulty)
+        asked.append((pool, miner.submit_async(share)))
+        pool.wait(lambda pool=pool: pool.books.accepted == 1)
+    draining = gevent.spawn(proxy.drain, Event())
+    for pool, request in asked:
+        assert not draining.dead, "it waits for the pools that were left as well"
+        pool.release_answers()
+        assert miner.verdict(request) is True
+    draining.join(10)
+    assert draining.dead and not proxy.metrics.upstream_losses
+
+
+@pytest.mark.parametrize("fault", ["refuses", "is silent"])
+def test_a_pool_that_is_corrected_is_dialled_at_once(site, begun, fault):
+    dead, pool = site.pool(), site.pool()
+    silent = socket.create_server(("127.0.0.1", 0))
+    dead.stop()
+    proxy, change = begun(to(dead, backoff_min_ms=600_000, backoff_max_ms=600_000) if fault == "refuses" else
+                          f"host: 127.0.0.1, port: {silent.getsockname()[1]}, user: w, tls: true, handshake_ms: 600000")
+    miner = site.connect(proxy)
+    answer = miner.request_async("mining.subscribe", [])
+    site.wait(lambda: proxy.metrics.upstream_losses if fault == "refuses" else proxy.metrics.upstream_dials)
+    change(to(pool))
+    assert miner.answer(answer).result is not None
+    silent.close()
+
+
+def test_what_a_pool_has_no_part_in_changes_without_another_connection(site, begun):
+    pool = site.pool()
+    proxy, change = begun(to(pool))
+    miner = site.miner(proxy)
+    change(to(pool, name="mine", held_shares=7, silence_ms=1000, hold_ms=5))
+    route, = proxy.routes.routes
+    assert (route.pool.held_shares, route.upstream.pool.silence_ms) == (7, 1000)
+    assert str(route.upstream) == f"mine (127.0.0.1:{pool.port})"
+    paid(site, miner, pool)
+    assert pool.books.connects == 1 and proxy.view.pools()[0]["state"] == "active"
 
 
 def test_pools_may_change_while_none_can_be_reached(site, begun):

@@ -17,7 +17,7 @@ from karoo.timeline import INFO, WARNING
 
 log = logging.getLogger("karoo.upstream")
 
-STOPS = "the proxy stops"
+STOPS, CHANGED = "the proxy stops", "the configuration has changed"
 STEADY = 10.0  # seconds after which a connection that breaks is tried again at once, and not by its backoff
 
 
@@ -69,6 +69,7 @@ class Keeper:
         self._warned: Upstream | None = None
         self._under_way: set[Upstream] = set()  # from dial to end
         self._served: int | None = None  # the pool that miners worked for last
+        self._served_name = ""
         self._closed = False
 
     def run(self) -> None:
@@ -90,16 +91,25 @@ class Keeper:
             self._serve(index, redirect)
 
     def change(self, pools: list[config.Upstream], order: PoolOrder) -> None:
-        """Other pools are configured. The connection stays, though it may be to a pool that is none of them."""
-        numbers = [_number(pool, self._pools) for pool in pools]  # what the same ones were before
+        """Other pools are configured. The connection stays, though it may be to a pool that is none of them; a dial to
+        such a one ends."""
+        numbers = [number_of(pool, self._pools) for pool in pools]  # what the same ones were before
         self._known = [_Known() if number is None else self._known[number] for number in numbers]
         self.index = self._moved(self.index, pools)
         self._served = None if self._served is None else self._moved(self._served, pools)
         self._pools, self._order, self._redirect = pools, order, None
+        for upstream in list(self._under_way):
+            number = number_of(upstream.pool, pools)
+            if number is not None:
+                upstream.pool = pools[number]
+            elif upstream.served_since is None:
+                upstream.close(Replaced(CHANGED))
+        if self.route.upstream is not None:
+            self.route.pool = self.route.upstream.pool
 
     def _moved(self, index: int, pools: list[config.Upstream]) -> int:
         """The number that a pool has among others."""
-        number = _number(self._pools[index], pools) if index < len(self._pools) else None
+        number = number_of(self._pools[index], pools) if index < len(self._pools) else None
         return len(pools) if number is None else number
 
     def close(self) -> None:
@@ -116,6 +126,9 @@ class Keeper:
         """Make before break: connect to a better pool, or one that the operator `asked` for, and leave the present one
         only when a job is there."""
         self._serve(index, None, instead_of=self.route.upstream, asked=asked)
+        if self.route.is_up and self.index == len(self._pools):
+            log.warning("the miners stay on %s, which is configured no more, until %s can be had", self.route.upstream,
+                        self._pools[index].name)
 
     def sweep(self) -> None:
         """Once a second: leave a pool that refuses too many shares, where there is another one."""
@@ -154,6 +167,7 @@ class Keeper:
             if self._served is not None and self._served != index:
                 self._note_failover(self._served, index, asked)
             self._served = self.index = index
+            self._served_name = self._pools[index].name
             route.opened(upstream)
             self._company.reached(index)
             upstream.relay()
@@ -170,23 +184,23 @@ class Keeper:
 
     def _present(self, pool: config.Upstream) -> int:
         """The number of a pool. Raises Replaced where it is configured no more."""
-        number = _number(pool, self._pools)
+        number = number_of(pool, self._pools)
         if number is None:
-            raise Replaced("the configuration has changed")
+            raise Replaced(CHANGED)
         return number
 
     def _note_failover(self, former: int, index: int, asked: bool) -> None:
         """The miners went from one pool to another one."""
         back = self._order.rank(index) < self._order.rank(former)
         self._metrics.failovers += not (back or asked)
-        name = self._pools[former].name if former < len(self._pools) else "a pool that is configured no more"
+        name = self._served_name + (" as it was" if former == len(self._pools) else "")
         text = f"From {name} to {self._pools[index].name}" + (
             ", as the operator asked" if asked else ", which is well again" if back else "")
         self._metrics.timeline.note("failover", text, INFO if back or asked else WARNING, route=self.route.number)
 
     def _failed(self, upstream: Upstream, failure: UpstreamError, redirect: _Redirect | None) -> str:
         """What follows from the end of a connection; its reason in words."""
-        route, now, index = self.route, monotonic(), _number(upstream.pool, self._pools)
+        route, now, index = self.route, monotonic(), number_of(upstream.pool, self._pools)
         if index is None:  # it is configured no more
             return str(failure)
         served = upstream.served_since is not None
@@ -207,7 +221,7 @@ class Keeper:
         self.route.lost(upstream, reason)
         if not planned:
             self._metrics.upstream_losses.count(reason.partition(";")[0])
-            index = _number(upstream.pool, self._pools)
+            index = number_of(upstream.pool, self._pools)
             if index is not None:
                 self._metrics.pool_faults[index] = reason.partition(";")[0], time()
         log.log(logging.INFO if planned else logging.WARNING, "%s: %s", upstream, reason)
@@ -217,6 +231,6 @@ class Keeper:
         self._company.wake()
 
 
-def _number(pool: config.Upstream, pools: list[config.Upstream]) -> int | None:
-    """Where a pool stands among these; None where it does not."""
-    return next((number for number, one in enumerate(pools) if one == pool), None)
+def number_of(pool: config.Upstream, pools: list[config.Upstream]) -> int | None:
+    """Where a pool stands among these, as far as a connection to it tells; None where it does not."""
+    return next((number for number, one in enumerate(pools) if one.connects_as(pool)), None)

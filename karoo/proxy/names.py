@@ -116,6 +116,11 @@ class UpstreamNames:
             log.warning("the pool %s the worker name %s: such shares are credited to %s", does, name,
                         self.policy.default_user)
 
+    @property
+    def holds_shares(self) -> bool:
+        """Some shares wait for their name."""
+        return any(asked.shares for asked in self._asked.values())
+
     def waiting(self) -> list[PendingShare]:
         """The connection is over: take back the shares that still wait for their name; they were not sent."""
         self._over = True

@@ -49,6 +49,7 @@ REPORTED_WORKERS = 50
 SHOWN_IDLE_WORKERS = 1000  # that never sent a share, on the status page
 SETTLE_EVERY = 0.01  # seconds between two looks whether the pool has answered all
 LOOK_EVERY = 5.0  # seconds between two looks whether reports are wanted by now
+QUIET_WITHIN = 2.0  # seconds in which miners that are to end may still send shares
 LAST_VERDICTS = 2.0  # seconds that the end waits for what the pool says of the last shares, so that it is booked
 
 
@@ -66,6 +67,7 @@ class Proxy:
         self.started_at = monotonic()
         self.sessions: dict[int, Session] = {}
         self.gave_up, self.why_gave_up = Event(), ""
+        self._at_once = Event()  # the operator waits for no more verdicts
         self._greenlets, self._clerk = (Greenlets(self.metrics, self._give_up) for _ in range(2))
         self.speed = speed.load()
         judge = Judge(settings.shares.algorithm, make_work=self.speed.make_work)
@@ -147,19 +149,21 @@ class Proxy:
 
     def drain(self, give_up: Event) -> None:
         """Stop accepting, and wait until the pool has given its word on every share that came: for
-        `proxy.drain_seconds` at most, and not after `give_up`. Miners that send on are served until there is a moment
-        in which nothing is owed; what they send from then on they send in vain."""
+        `proxy.drain_seconds` at most, and not after `give_up`. Miners that send on are served for a little while, in
+        the hope of a moment in which nothing is owed. There is none where shares never cease: what they send from then
+        on they send in vain."""
         self._stop_accepting()
-        until = monotonic() + self.settings.proxy.drain_seconds
-        self._settle(until, give_up)
+        self._at_once = give_up
+        began, seconds = monotonic(), self.settings.proxy.drain_seconds
+        self._settle(began + min(QUIET_WITHIN, seconds / 2))
         for session in list(self.sessions.values()):
             session.pause()
-        self._settle(until, give_up)
+        self._settle(began + seconds)
 
-    def _settle(self, until: float, give_up: Event) -> None:
-        """Wait until no pool owes a verdict."""
+    def _settle(self, until: float) -> None:
+        """Wait until no pool owes a verdict, but no longer than the operator does."""
         while any(route.owes_verdicts for route in self.routes.routes) and monotonic() < until:
-            if give_up.wait(SETTLE_EVERY):
+            if self._at_once.wait(SETTLE_EVERY):
                 return
 
     def _stop_accepting(self) -> None:
@@ -177,9 +181,11 @@ class Proxy:
         for session in list(self.sessions.values()):
             session.end("the proxy stops")
         self.routes.wake()  # those that wait for a pool
-        self._settle(monotonic() + LAST_VERDICTS, Event())
+        self._settle(monotonic() + LAST_VERDICTS)
         self.routes.close()
         self._greenlets.end()
+        for route in self.routes.routes:
+            route.give_up()  # shares that no pool was sent: nobody waits for a verdict, but they are counted
         self.books.stop()
         self._clerk.end()
         self.view.stop()

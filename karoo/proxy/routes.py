@@ -16,7 +16,7 @@ from karoo.net.fanout import WriteAll
 from karoo.pace import MustWait, in_loop
 from karoo.policy.failover import Backoff, PoolOrder
 from karoo.proxy.greenlets import Greenlets
-from karoo.proxy.keeper import Keeper
+from karoo.proxy.keeper import Keeper, number_of
 from karoo.proxy.lost import UpstreamError
 from karoo.proxy.pending import NoSeat
 from karoo.proxy.prober import Prober
@@ -126,7 +126,7 @@ class Routes:
     def change(self, pools: list[config.Upstream]) -> int:
         """Other pools are configured. A connection to one that stays as it was is kept; the others are replaced, make
         before break, and stay until that is done. How many these are."""
-        kept = {n: self._pools.index(pool) for n, pool in enumerate(pools) if pool in self._pools}
+        kept = {n: old for n, pool in enumerate(pools) if (old := number_of(pool, self._pools)) is not None}
         self._metrics.pool_faults = {n: fault for n, old in kept.items()
                                      if (fault := self._metrics.pool_faults.get(old)) is not None}
         if self._preferred:
@@ -137,6 +137,8 @@ class Routes:
         elif self.keepers:  # there are several by now, or one that is another one
             self._look_for_better()
         moving = 0
+        self._reached.set()  # those that wait to try a former pool again wait for nothing
+        self._reached.clear()
         for keeper in self.keepers:
             keeper.change(pools, self._order())
             if keeper.route.upstream is None:

@@ -78,7 +78,7 @@ class Route:
         self.wanted = Event()  # somebody needs the connection
         self.vacant = Event()  # there is none
         self.vacant.set()
-        self._retiring: Upstream | None = None  # the connection that the present one replaced, until it is settled
+        self._retiring: dict[Upstream, dict[str, Job]] = {}  # connections that were replaced, until they are settled
         self.lost_at: float | None = None
         self._needed_at = monotonic()
         self._renewed_at = -RENEW_EVERY
@@ -100,8 +100,9 @@ class Route:
 
     @property
     def owes_verdicts(self) -> bool:
-        """A pool is connected that has shares which it did not answer."""
-        return self.upstream is not None and not self.upstream.closing and self.upstream.owes_verdicts
+        """A pool is connected that has shares which it did not answer, be it one that was replaced."""
+        upstreams = self._retiring if self.upstream is None else (self.upstream, *self._retiring)
+        return any(upstream.owes_verdicts for upstream in upstreams if not upstream.closing)
 
     @property
     def held(self) -> int:
@@ -190,11 +191,8 @@ class Route:
 
     def _retire(self, former: Upstream, now: float) -> None:
         """What it was sent is settled, and shares for its jobs that are still on their way to us go to it."""
-        if self._retiring is not None:
-            self._retiring.close()
-        self._retiring = former
         former.retire(now)
-        self.jobs.supersede()
+        self._retiring[former] = self.jobs.supersede()
 
     def _renumber(self, extranonce: Extranonce) -> None:
         """Another extranonce: the sessions keep their prefixes where these still fit, else they get new ones."""
@@ -229,9 +227,8 @@ class Route:
             room = max(0, self.pool.held_shares - len(self._held))
             self._held += unsent[:room]
             unsent = unsent[room:]
-        elif upstream is self._retiring:
-            self._retiring = None
-            self.jobs.forget_former()
+        elif upstream in self._retiring:
+            self.jobs.forget_former(self._retiring.pop(upstream))
         elif self.upstream is None:
             self.last_reason = reason
         for pending in unsent:
@@ -252,14 +249,19 @@ class Route:
 
     def forward(self, pending: PendingShare) -> None:
         """A share that the pool pays for goes to it, or is kept while it is away."""
-        if self._retiring is not None and self.jobs.is_former(pending.share.job):
-            self._retiring.submit(pending)
+        former = self._former_of(pending.share.job) if self._retiring else None
+        if former is not None:
+            former.submit(pending)
         elif self.upstream is not None:
             self.upstream.submit(pending)
         elif len(self._held) < self.pool.held_shares:
             self._held.append(pending)
         else:
             self.refuse(pending, FULL)
+
+    def _former_of(self, job: Job) -> Upstream | None:
+        """The connection that a job came by, where that was replaced since."""
+        return next((upstream for upstream, jobs in self._retiring.items() if jobs.get(job.wire_id) is job), None)
 
     def refuse(self, pending: PendingShare, verdict: Verdict) -> None:
         """A share without the pool's verdict may be sent again: it is no duplicate then."""
@@ -374,7 +376,7 @@ class Route:
         if self.sessions or waited_for:
             self._needed_at = now
             self.wanted.set()
-        for upstream in (self.upstream, self._retiring):
+        for upstream in (self.upstream, *self._retiring):
             if upstream is not None:
                 upstream.sweep(now)
         if self.lost_at is not None and now - self.lost_at > self.pool.hold_ms / 1e3:

@@ -16,7 +16,7 @@ from karoo import config
 from karoo.log import wire
 from karoo.metrics import Metrics
 from karoo.net.connection import Connection, LineTooLong
-from karoo.net.dialer import DialError, dial
+from karoo.net.dialer import Destination, DialError, Dialled, dial
 from karoo.net.dialwords import tls_fault
 from karoo.net.layers import Garbled
 from karoo.policy.failover import Refusals, same_site
@@ -81,6 +81,7 @@ class Upstream:
         self._form = VersionForm()
         self._events, self._metrics = events, metrics
         self._conn: Connection | None = None
+        self._dialling: Any = None  # the greenlet in which it dials
         self._next_id = 0
         self._owed: dict[int, PendingShare | _Call] = {}  # by our id, oldest first
         self._early: list[tuple[Notify, float]] | None = []  # None once the handshake is over
@@ -98,7 +99,7 @@ class Upstream:
         try:
             with self.timed("dial"):
                 to = replace(destination_of(self.pool), host=self.host, port=self.port)  # the pool may have sent it on
-                sock, layer, early = dial(to, self.pool.handshake_ms / 1e3)
+                sock, layer, early = self._dial(to)
             self._conn = Connection(sock, MAX_LINE, MAX_BACKLOG, read_size=65536, layer=layer, early=early)
             if self._end is not None:  # it was told to end while it dialled
                 self._conn.close()
@@ -107,6 +108,14 @@ class Upstream:
         except (DialError, TimeoutError, Malformed) as failure:
             raise UpstreamError(str(failure)) from None
         self.connected_at = monotonic()
+
+    def _dial(self, to: Destination) -> Dialled:
+        """Raises DialError, and the reason for which it was told to end meanwhile."""
+        self._dialling = gevent.getcurrent()
+        try:
+            return dial(to, self.pool.handshake_ms / 1e3)
+        finally:
+            self._dialling = None
 
     @contextmanager
     def timed(self, step: str) -> Iterator[None]:
@@ -336,8 +345,8 @@ class Upstream:
 
     @property
     def owes_verdicts(self) -> bool:
-        """It has shares that it did not answer."""
-        return any(isinstance(owed, PendingShare) for owed in self._owed.values())
+        """It has shares that it did not answer, or will be sent as soon as it knows their names."""
+        return self.names.holds_shares or any(isinstance(owed, PendingShare) for owed in self._owed.values())
 
     def sweep(self, now: float) -> None:
         """Once a second: give up on answers that are overdue, and on a pool that is silent."""
@@ -365,10 +374,16 @@ class Upstream:
         self._retire_at = now + GRACE
 
     def close(self, reason: UpstreamError | None = None) -> None:
-        """End the connection; `relay` raises the reason."""
+        """End the connection, or the dial for it; `open` and `relay` raise the reason."""
         self._end = self._end or reason or UpstreamError("closed")
         if self._conn is not None:
             self._conn.close(str(self._end))
+        elif self._dialling is not None:
+            gevent.get_hub().loop.run_callback(self._end_dial)
+
+    def _end_dial(self) -> None:
+        if self._dialling is not None:  # it may be through meanwhile
+            self._dialling.throw(self._end)
 
     def orphans(self) -> list[PendingShare]:
         """After the end: the shares whose verdict will not come. Other requests are told that there is no answer."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,7 +61,7 @@ class JobTable:
         self.current: Job | None = None
         self._diff1 = diff1
         self._jobs: dict[str, Job] = {}
-        self._former: dict[str, Job] = {}  # of a connection that was replaced, while it settles the last shares
+        self._former: dict[str, Job] = {}  # of connections that were replaced, while they settle the last shares
         self._retired: deque[str] = deque(maxlen=MAX_RETIRED_IDS)
         self._seq = self._clean_seq = 0
 
@@ -116,19 +117,18 @@ class JobTable:
         self.current = None
         self._clean_seq = self._seq + 1
 
-    def supersede(self) -> None:
-        """Another connection takes over: what comes next is clean, and the present jobs count until `forget_former`."""
+    def supersede(self) -> dict[str, Job]:
+        """Another connection takes over: what comes next is clean, and the present jobs count until `forget_former`;
+        they, by wire id."""
         former = self._jobs.copy()
         self.clear()
-        self._former = former
+        self._former |= former
+        return former
 
-    def forget_former(self) -> None:
-        """The connection that was replaced is gone."""
-        self._former = {}
-
-    def is_former(self, job: Job) -> bool:
-        """Whether a job is of the connection that was replaced."""
-        return job.wire_id in self._former
+    def forget_former(self, jobs: Iterable[str] | None = None) -> None:
+        """A connection that was replaced is gone, and these jobs with it; all of them where none are named."""
+        for wire_id in list(self._former if jobs is None else jobs):
+            self._former.pop(wire_id, None)
 
     def _tell_anew(self, difficulty: float, version_mask: int) -> None:
         """What the pool asks of the current job's shares now."""
