@@ -35,6 +35,7 @@ places() {
     config=$prefix/etc/karoo
     state=$prefix/var/lib/karoo
     logs=$prefix/var/log/karoo
+    root_logs=$prefix/var/log/supervisor
     command=$prefix/usr/local/bin/karoo
     units=$prefix/etc/systemd/system
 }
@@ -45,7 +46,8 @@ localised() {
         cat "$1"
         return
     fi
-    sed -e "s#/opt/karoo#$home#g; s#/etc/karoo#$config#g; s#/var/lib/karoo#$state#g; s#/var/log/karoo#$logs#g; s#/run/karoo#$prefix/run/karoo#g" \
+    sed -e "s#/opt/karoo#$home#g; s#/etc/karoo#$config#g; s#/var/lib/karoo#$state#g; s#/var/log/karoo#$logs#g" \
+        -e "s#/var/log/supervisor#$root_logs#g; s#/run/karoo#$prefix/run/karoo#g" \
         -e "s#^user=karoo\$#user=$(id -un)#; s#^User=karoo\$#User=$(id -un)#; s#^Group=karoo\$#Group=$(id -gn)#" \
         -e "s#^    su karoo karoo\$#    su $(id -un) $(id -gn)#" \
         -e "s#^    create 0640 karoo karoo\$#    create 0640 $(id -un) $(id -gn)#" "$1"

@@ -120,7 +120,7 @@ def test_supervisord_agrees_with_the_program():
     assert {int(code) for code in one["exitcodes"].split(",")} == {cli.EX_OK, *NOT_AGAIN}
     assert one["autorestart"] == "unexpected" and one["stopsignal"] == "TERM"
     assert int(one["stopwaitsecs"]) > drain_of("karoo.yaml") + 5
-    assert one["stdout_logfile"].startswith(f"{LOGS}/") and one["stdout_logfile"] != f"{LOGS}/karoo.log"
+    assert one["stdout_logfile"] == "/var/log/supervisor/karoo.log"
     assert text("supervisord/tmpfiles.conf").splitlines()[-1] == f"d {RUN} 0750 karoo karoo"
 
 

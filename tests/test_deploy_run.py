@@ -68,8 +68,9 @@ def test_what_is_installed(installed):
     modes = {path: (installed / path).stat().st_mode & 0o777 for path in TREE}
     assert (modes["etc/karoo/karoo.yaml"], modes["etc/supervisor/conf.d/karoo.conf"]) == (0o640, 0o600)
     assert modes["var/lib/karoo"] == modes["var/log/karoo"] == modes["run/karoo"] == 0o750
+    assert not (installed / "var/log/supervisor").stat().st_mode & 0o022, "a log of root's, where nobody else may write"
     written = "".join((installed / path).read_text() for path in TREE if (installed / path).is_file() and "etc" in path)
-    assert not re.findall(rf"(?<!{installed})/(?:opt|etc|var/lib|var/log|run)/karoo\b", written), "all are moved"
+    assert not re.findall(rf"(?<!{installed})/(?:(?:opt|etc|var/lib|var/log|run)/karoo|var/log/supervisor)\b", written), "all are moved"
     assert well(install(installed)).count("up to date") == 1
 
 
@@ -153,6 +154,7 @@ def test_taken_away(tmp_path):
     snippet = there / "etc/supervisor/conf.d/karoo.conf"
     snippet.write_text(snippet.read_text() + "environment=POOL_PASS=secret\n")
     (there / "var/lib/karoo/karoo.db").write_text("accounts")
+    (there / "var/log/supervisor/karoo.log.1").write_text("what supervisord kept")
     said = well(uninstall(there, "--dry-run", source=source))
     assert "would run: rm -rf" in said and snippet.exists() and (there / "opt/karoo").exists()
     for _ in range(2):
@@ -160,10 +162,11 @@ def test_taken_away(tmp_path):
         assert [path for path in TREE if (there / path).exists()] == [
             "etc/karoo/karoo.yaml", "var/lib/karoo", "var/log/karoo"]
     assert "POOL_PASS" in (there / "etc/karoo/supervisord.conf.kept").read_text()
-    assert (there / "var/lib/karoo/karoo.db").exists()
+    assert (there / "var/lib/karoo/karoo.db").exists() and (there / "var/log/supervisor/karoo.log.1").exists()
     for _ in range(2):
         well(uninstall(there, "--purge", source=source))
         assert [path for path in TREE if (there / path).exists()] == []
+        assert not list(there.glob("var/log/supervisor/karoo*"))
 
 
 # ---------------------------------------------------------------- under supervisord
@@ -173,7 +176,7 @@ def supervised(installed, place, site):
     """Writes a configuration like the installed one, and starts supervisord over the installed program file, some of
     its words replaced. ``accounts`` is what the workers have."""
     started = []
-    for folder in ("var/lib/karoo", "var/log/karoo", "run/karoo"):
+    for folder in ("var/lib/karoo", "var/log/karoo", "var/log/supervisor", "run/karoo"):
         for path in (installed / folder).iterdir():
             path.unlink()
     mine = installed / "etc/karoo/karoo.yaml"
@@ -206,7 +209,7 @@ def supervised(installed, place, site):
 
     configure()
     start.configure, start.pool = configure, pool
-    start.log = installed / "var/log/karoo/supervisord.log"
+    start.log = installed / "var/log/supervisor/karoo.log"
     yield start
     for one in started:
         one.stop()
