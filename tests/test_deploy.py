@@ -126,7 +126,7 @@ def test_supervisord_agrees_with_the_program():
 
 def test_units_agree_with_the_program():
     service, stratum = unit("karoo.service")["Service"], unit("karoo.socket")["Socket"]
-    assert service["ExecStart"] == [COMMAND] and service["ExecReload"] == ["/bin/kill -HUP $MAINPID"]
+    assert service["ExecStart"] == [COMMAND]
     assert {int(code) for code in service["RestartPreventExitStatus"][0].split()} == NOT_AGAIN
     assert service["Restart"] == ["on-failure"] and service["Type"] == ["notify"]
     assert int(service["TimeoutStopSec"][0]) > drain_of("karoo.yaml") + 5
@@ -138,6 +138,24 @@ def test_units_agree_with_the_program():
     assert stratum["ListenStream"] == ["3333"] and stratum["Service"] == ["karoo.service"]
     named = re.search(r"systemd:\w+", text("karoo.yaml"))[0]
     assert [passed_name(named)] == stratum["FileDescriptorName"] and named in text("systemd/karoo.socket")
+
+
+def test_crashes_are_tried_again_for_ever_and_a_faulty_configuration_behind_the_socket_is_not():
+    """systemd counts both; neither RestartSec nor RestartPreventExitStatus holds where a miner has it started."""
+    limit, service = unit("karoo.service")["Unit"], unit("karoo.service")["Service"]
+    seconds, starts = int(limit["StartLimitIntervalSec"][0]), int(limit["StartLimitBurst"][0])
+    assert seconds / int(service["RestartSec"][0]) + 3 < starts, "crashes, and somebody who tries by hand meanwhile"
+    assert seconds / starts >= 3, "a program that takes so long to say that its configuration is faulty"
+    again = re.search(r"^# (systemctl reset-failed .*)$", text("systemd/karoo.service"), re.MULTILINE)[1]
+    assert again in text("README.md"), "how to go on"
+
+
+def test_the_socket_takes_the_port_over_from_the_service():
+    said = text("systemd/karoo.socket")
+    steps = "systemctl stop karoo.service; systemctl enable --now karoo.socket; systemctl start karoo.service"
+    assert f"#     {steps}\n" in said and f"`{steps}`" in text("README.md")
+    for path in (DEPLOY / "systemd/karoo.socket", DEPLOY / "README.md", ROOT / "docs/operations.md"):
+        assert "systemctl stop karoo.socket karoo.service" in path.read_text(), "else the next miner starts it again"
 
 
 @pytest.fixture

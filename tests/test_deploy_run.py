@@ -70,7 +70,8 @@ def test_what_is_installed(installed):
     assert modes["var/lib/karoo"] == modes["var/log/karoo"] == modes["run/karoo"] == 0o750
     assert not (installed / "var/log/supervisor").stat().st_mode & 0o022, "a log of root's, where nobody else may write"
     written = "".join((installed / path).read_text() for path in TREE if (installed / path).is_file() and "etc" in path)
-    assert not re.findall(rf"(?<!{installed})/(?:(?:opt|etc|var/lib|var/log|run)/karoo|var/log/supervisor)\b", written), "all are moved"
+    places = "(?:opt|etc|var/lib|var/log|run)/karoo|var/log/supervisor"
+    assert not re.findall(rf"(?<!{installed})/(?:{places})\b", written), "all are moved"
     assert well(install(installed)).count("up to date") == 1
 
 
@@ -317,6 +318,17 @@ for does in (lambda: mmap.mmap(-1, 4096, prot=mmap.PROT_WRITE | mmap.PROT_EXEC),
 """
 
 
+def reload_by(unit, folder, pid):
+    """What ExecReload= of a unit does in its confinement, where the control socket is `s` in a folder."""
+    command = re.search(r"^ExecReload=/bin/sh -c '(.*)'$", unit.read_text(), re.MULTILINE)[1].replace("$$", "$")
+    for old, new in (("test -S /run/karoo/karoo.sock", f"test -S {folder}/s"),
+                     ("/opt/karoo/scripts/karoo ctl", f"{sys.executable} -m karoo ctl --socket {folder}/s")):
+        assert old in command
+        command = command.replace(old, new)
+    return run(sys.executable, ROOT / "tests/deploysandbox.py", unit, "/bin/sh", "-c", command, cwd=ROOT,
+               env={**os.environ, "MAINPID": str(pid)})
+
+
 @needs(ANALYZE, "systemd-analyze", "systemd")
 def test_it_runs_as_confined_as_its_unit_has_it(site, tmp_path):
     """With the system calls, the address families and the memory that the unit leaves: names looked up, shares checked
@@ -353,8 +365,16 @@ def test_it_runs_as_confined_as_its_unit_has_it(site, tmp_path):
                     parts += data
             assert b"process_open_fds" in parts and b"process_start_time_seconds" in parts
             path.write_text(path.read_text() + "ratelimit: {bad_sessions: 5}\n")
-            daemon.send_signal(signal.SIGHUP)
+            assert reload_by(unit, tmp_path, daemon.pid).returncode == 0
             heard("bad_sessions")
+            right = path.read_text()
+            path.write_text(right + "no_such_section: {}\n")
+            refused = reload_by(unit, tmp_path, daemon.pid)
+            assert refused.returncode == 1 and "no_such_section" in refused.stderr, "systemctl reload says so"
+            path.write_text(right + "log: {keep_files: 4}\n")
+            (tmp_path / "s").unlink()
+            assert reload_by(unit, tmp_path, daemon.pid).returncode == 0
+            heard("keep_files")
         daemon.terminate()
         assert daemon.wait(30) == 0, said.read_text()
     finally:
