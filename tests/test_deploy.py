@@ -333,6 +333,32 @@ def test_compose_runs_the_image_as_it_is_meant_to(compose, dockerfile):
     assert "/.env" in text("docker/.gitignore")
 
 
+def test_compose_copies_nothing_into_a_container_that_is_read_only(compose):
+    """Secrets and configs that are no file of this host it would have to copy: `docker compose up` ends there."""
+    for name, service in compose["services"].items():
+        for kind in ("secrets", "configs"):
+            for used in service.get(kind, []) if service.get("read_only") else []:
+                assert "file" in compose[kind][used if isinstance(used, str) else used["source"]], (name, used)
+
+
+def test_prometheus_finds_the_token_where_its_container_writes_it(compose, tmp_path):
+    """By the container's own command, with another program at its end."""
+    one = compose["services"]["prometheus"]
+    (job,) = yaml.safe_load(text("docker/prometheus.yml"))["scrape_configs"]
+    path = Path(job["authorization"]["credentials_file"])
+    (memory,) = one["tmpfs"]
+    assert memory == f"{path.parent}:uid=65534,gid=65534,mode=0700", "it runs as nobody"
+    assert list(one["environment"]) == ["KAROO_READ_TOKEN"]
+    words = [word.replace("$$", "$").replace(f"{path.parent}/", f"{tmp_path}/") for word in one["entrypoint"]]
+    assert one["command"][0] == "/bin/prometheus" and set(mounts(one)) >= {
+        word.partition("=")[2] for word in one["command"][1:]}
+    token = "a token's \\n $HOME %s"
+    said = well(run(*words, "/bin/sh", "-c", "echo $$ $*", *one["command"], env={"KAROO_READ_TOKEN": token}))
+    assert said.split()[1:] == one["command"][1:]
+    assert (tmp_path / path.name).read_text() == token and (tmp_path / path.name).stat().st_mode & 0o777 == 0o600
+    assert run(*words, "true", env={}).returncode != 0, "no token, no start"
+
+
 def test_prometheus_and_grafana_find_each_other(compose):
     services = compose["services"]
     scrape = yaml.safe_load(text("docker/prometheus.yml"))
@@ -340,9 +366,6 @@ def test_prometheus_and_grafana_find_each_other(compose):
     host, _, at = job["static_configs"][0]["targets"][0].partition(":")
     assert host in services and int(at) == port(settings("docker/etc/karoo.yaml").http.listen)
     assert job["job_name"] == yaml.safe_load(text("prometheus/prometheus.yml"))["scrape_configs"][0]["job_name"]
-    secret = Path(job["authorization"]["credentials_file"]).name
-    assert secret in services["prometheus"]["secrets"]
-    assert compose["secrets"][secret]["environment"] == "KAROO_READ_TOKEN"
     at = mounts(services["prometheus"])
     assert at["/etc/prometheus/prometheus.yml"] == "./prometheus.yml"
     assert [at[rules] for rules in scrape["rule_files"]] == ["../prometheus/alerts.yml"]
@@ -362,8 +385,8 @@ def test_prometheus_and_grafana_find_each_other(compose):
 @needs(PROMTOOL, "promtool", "prometheus")
 def test_prometheus_takes_its_configuration(tmp_path):
     said = text("docker/prometheus.yml").replace("/etc/prometheus/", f"{DEPLOY / 'prometheus'}/")
-    (tmp_path / "prometheus.yml").write_text(said.replace("/run/secrets/", f"{tmp_path}/"))
-    (tmp_path / "karoo_read_token").write_text("x" * 20)
+    (tmp_path / "prometheus.yml").write_text(said.replace("/run/karoo/", f"{tmp_path}/"))
+    (tmp_path / "read_token").write_text("x" * 20)
     well(run(PROMTOOL, "check", "config", tmp_path / "prometheus.yml"))
 
 
