@@ -1,9 +1,11 @@
 """deploy/: its files agree with each other and with the program, and what can run here runs."""
 
 import configparser
+import itertools
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -26,6 +28,7 @@ NOT_AGAIN = {cli.EX_USAGE, cli.EX_CONFIG}  # exit codes after which no restart h
 PROGRAM, CONFIG, STATE, RUN, LOGS = "/opt/karoo", "/etc/karoo", "/var/lib/karoo", "/run/karoo", "/var/log/karoo"
 COMMAND = f"{PROGRAM}/scripts/karoo run -c {CONFIG}/karoo.yaml"
 SHELLCHECK, PROMTOOL = shutil.which("shellcheck"), shutil.which("promtool")
+KUBECTL = shutil.which("kubectl")
 ANALYZE, LOGROTATE = shutil.which("systemd-analyze"), shutil.which("logrotate", path=f"{os.environ['PATH']}:/usr/sbin")
 
 
@@ -106,6 +109,13 @@ def test_a_secret_that_is_missing_is_no_empty_one():
     for path in ("docker/etc/karoo.yaml", "kubernetes/karoo.yaml"):
         with pytest.raises(config.ConfigError, match="KAROO_READ_TOKEN"):
             config.loads(text(path), {})
+
+
+def to_fill_in(path):
+    """The names of an example of secrets. As it is it sets none: an empty token would open the page to all."""
+    lines = text(path).splitlines()
+    assert not [line for line in lines if line[:1] != "#"]
+    return {found[1] for line in lines if (found := re.fullmatch(r"#(\w+)=", line))}
 
 
 def drain_of(path):
@@ -329,8 +339,27 @@ def test_compose_runs_the_image_as_it_is_meant_to(compose, dockerfile):
     named = set(re.findall(r"\$\{(\w+)\}", text("docker/etc/karoo.yaml")))
     assert set(one["environment"]) == named == set(SECRETS)
     wanted = set(re.findall(r"\$\{(\w+):\?", text("docker/compose.yaml")))
-    assert wanted == set(re.findall(r"^(\w+)=$", text("docker/env.example"), re.MULTILINE)), "and none has a default"
+    assert wanted == to_fill_in("docker/env.example")
     assert "/.env" in text("docker/.gitignore")
+
+
+def test_the_container_without_compose_is_the_same(compose):
+    """The commands of the page, in the same folder as those before."""
+    block = text("README.md").split("Without compose")[1].split("\n\n")[1].replace("\\\n", " ")
+    build, start = (shlex.split(line) for line in block.splitlines())
+    one = compose["services"]["karoo"]
+    assert build[:5] == ["docker", "build", "-t", one["image"], "-f"] and build[6:] == [one["build"]["context"]]
+    assert (DEPLOY / "docker" / build[5]).resolve() == ROOT / one["build"]["dockerfile"]
+    assert start[:3] == ["docker", "run", "-d"] and start[-1] == one["image"]
+    found = {}
+    for word, value in itertools.pairwise(start):
+        found.setdefault(word, []).append(value)
+    assert found["-p"] == one["ports"] and found["--tmpfs"] == one["tmpfs"]
+    assert found["-v"] == [place.replace("./", "$PWD/") for place in sorted(one["volumes"], reverse=True)]
+    assert found["--env-file"] == [".env"] and set(one["environment"]) < to_fill_in("docker/env.example")
+    assert "--read-only" in start and found["--cap-drop"] == one["cap_drop"]
+    assert found["--ulimit"] == [f"nofile={one['ulimits']['nofile']}"] and found["--restart"] == [one["restart"]]
+    assert f"{found['--stop-timeout'][0]}s" == one["stop_grace_period"]
 
 
 def test_compose_copies_nothing_into_a_container_that_is_read_only(compose):
@@ -432,6 +461,52 @@ def test_all_manifests_are_named_and_belong_together(cluster, kustomization):
     assert image["newTag"] == __version__, "deploy/kubernetes/kustomization.yaml: the tag follows the version"
 
 
+@pytest.fixture
+def build(tmp_path):
+    """What kubectl makes of a folder beside a copy of the cluster's, with the secrets as they are in the example."""
+    if KUBECTL is None:
+        pytest.skip("kubectl is missing")
+    copy = shutil.copytree(DEPLOY / "kubernetes", tmp_path / "kubernetes")
+    shutil.copy(copy / "secret.env.example", copy / "secret.env")
+
+    def manifests(folder):
+        done = run(KUBECTL, "kustomize", tmp_path / folder)
+        assert done.returncode == 0, done.stderr
+        return [one for one in yaml.safe_load_all(done.stdout) if one]
+    return manifests
+
+
+def another():
+    """The kustomization of another instance that the comment advises."""
+    said = text("kubernetes/kustomization.yaml").split("kustomization.yaml alone:\n")[1].splitlines()
+    return "\n".join(line[5:] for line in said if line.startswith("#     ")) + "\n"
+
+
+def test_a_secret_that_is_not_filled_in_is_not_there(build):
+    (secret,) = [one for one in build("kubernetes") if one["kind"] == "Secret"]
+    assert not secret.get("data"), "and so the program says that it is not set"
+
+
+def test_two_instances_have_nothing_in_common(cluster, kustomization):
+    """A namespace each: selectors find nothing beyond, as long as no manifest names one."""
+    one = yaml.safe_load(another())
+    assert one["namespace"] not in ("", kustomization["namespace"]) and one["resources"] == ["../kubernetes"]
+    assert set(one) == {"apiVersion", "kind", "namespace", "resources"}
+    assert {kind for kind, _ in cluster} == {"Namespace", "PersistentVolumeClaim", "Deployment", "Service",
+                                             "NetworkPolicy", "PodDisruptionBudget"}, "but for the first all are in one"
+
+
+def test_two_instances_as_kubectl_makes_them(build, tmp_path):
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b/kustomization.yaml").write_text(another())
+    places = []
+    for folder in ("kubernetes", "b"):
+        found = build(folder)
+        places.append({one["metadata"].get("namespace", one["metadata"]["name"]) for one in found})
+        assert {one["kind"] for one in found} >= {"Namespace", "ConfigMap", "Secret", "Service", "NetworkPolicy"}
+    assert places == [{"karoo"}, {"karoo-b"}]
+
+
 def test_one_instance_owns_its_accounts(cluster):
     spec = cluster["Deployment", "karoo"]["spec"]
     assert spec["replicas"] == 1 and spec["strategy"] == {"type": "Recreate"}
@@ -453,9 +528,8 @@ def test_the_pod_mounts_what_there_is(cluster, kustomization, pod):
     assert ("PersistentVolumeClaim", volumes["accounts"]["persistentVolumeClaim"]["claimName"]) in cluster
     (secret,) = kustomization["secretGenerator"]
     assert [source["secretRef"]["name"] for source in one["envFrom"]] == [secret["name"]]
-    example = re.findall(r"^(\w+)=$", text("kubernetes/secret.env.example"), re.MULTILINE)
     named = set(re.findall(r"\$\{(\w+)\}", text("kubernetes/karoo.yaml")))
-    assert set(example) == named == set(SECRETS)
+    assert to_fill_in("kubernetes/secret.env.example") == named == set(SECRETS)
     assert secret["envs"] == ["secret.env"] and "/secret.env" in text("kubernetes/.gitignore")
 
 
