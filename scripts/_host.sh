@@ -2,7 +2,9 @@
 # shellcheck shell=sh disable=SC2034,SC2154
 
 user=karoo
-mark=.installed  # in the program's folder: it was made by scripts/install, from a program with that fingerprint
+# In the program's folder: it was made by scripts/install, from a program with that fingerprint; and with which service.
+mark=.installed
+service_mark=.service
 # What of the project is installed.
 parts='karoo scripts deploy docs conf examples setup.py pyproject.toml requirements.txt README.md CHANGELOG.md LICENSE'
 
@@ -32,11 +34,27 @@ places() {
     esac
     root_dir=$prefix
     home=$prefix/opt/karoo
+    # While it is put there: the new one, and the one of before.
+    fresh=$prefix/opt/.karoo.new
+    former=$prefix/opt/.karoo.old
     config=$prefix/etc/karoo
     state=$prefix/var/lib/karoo
     logs=$prefix/var/log/karoo
+    root_logs=$prefix/var/log/supervisor
     command=$prefix/usr/local/bin/karoo
     units=$prefix/etc/systemd/system
+    rotation=$prefix/etc/logrotate.d/karoo
+    # Where supervisord looks for programs: Debian's folder, or the others'.
+    snippet=$prefix/etc/supervisor/conf.d/karoo.conf
+    if [ -d "$prefix/etc/supervisord.d" ]; then snippet=$prefix/etc/supervisord.d/karoo.ini; fi
+}
+
+# One call at a time. The lock is on the open folder: nothing is left of it, and what outlives a killed call holds it on.
+lock() {
+    if [ "$dry" = yes ] || [ ! -d "${home%/*}" ]; then return; fi
+    command -v flock >/dev/null || die "the command flock is missing: install util-linux"
+    exec 9<"${home%/*}"
+    flock -n 9 || die "another scripts/install or scripts/uninstall is at work"
 }
 
 # A file with the places of this installation in it. Under a prefix whoever installs it runs it.
@@ -45,35 +63,12 @@ localised() {
         cat "$1"
         return
     fi
-    sed -e "s#/opt/karoo#$home#g; s#/etc/karoo#$config#g; s#/var/lib/karoo#$state#g; s#/var/log/karoo#$logs#g; s#/run/karoo#$prefix/run/karoo#g" \
+    sed -e "s#/opt/karoo#$home#g; s#/etc/karoo#$config#g; s#/var/lib/karoo#$state#g; s#/var/log/karoo#$logs#g" \
+        -e "s#/var/log/supervisor#$root_logs#g; s#/run/karoo#$prefix/run/karoo#g" \
         -e "s#^user=karoo\$#user=$(id -un)#; s#^User=karoo\$#User=$(id -un)#; s#^Group=karoo\$#Group=$(id -gn)#" \
         -e "s#^    su karoo karoo\$#    su $(id -un) $(id -gn)#" \
         -e "s#^    create 0640 karoo karoo\$#    create 0640 $(id -un) $(id -gn)#" "$1"
 }
 
-# Which service manager: the one that was named, else the one that runs here.
-choose_service() {
-    case ${kind:-find} in
-        systemd | supervisord | none) ;;
-        find)
-            if [ -d /run/systemd/system ]; then
-                kind=systemd
-            elif [ -d /etc/supervisor/conf.d ] || [ -d /etc/supervisord.d ]; then
-                kind=supervisord
-            else
-                kind=none
-                say "neither systemd nor supervisord is here: start it as you start other daemons"
-            fi
-            ;;
-        *) wrong "--service: $kind is neither systemd nor supervisord nor none" ;;
-    esac
-}
-
-# Where supervisord looks for programs: Debian's folder, or the others'.
-snippet_place() {
-    if [ -d "$prefix/etc/supervisord.d" ]; then
-        echo "$prefix/etc/supervisord.d/karoo.ini"
-    else
-        echo "$prefix/etc/supervisor/conf.d/karoo.conf"
-    fi
-}
+# unchanged FILE PLACE: whether a file of deploy/ is still as the last installation wrote it.
+unchanged() { [ -f "$home/deploy/$1" ] && localised "$home/deploy/$1" | cmp -s - "$2"; }

@@ -1,9 +1,11 @@
 """deploy/: its files agree with each other and with the program, and what can run here runs."""
 
 import configparser
+import itertools
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -26,6 +28,7 @@ NOT_AGAIN = {cli.EX_USAGE, cli.EX_CONFIG}  # exit codes after which no restart h
 PROGRAM, CONFIG, STATE, RUN, LOGS = "/opt/karoo", "/etc/karoo", "/var/lib/karoo", "/run/karoo", "/var/log/karoo"
 COMMAND = f"{PROGRAM}/scripts/karoo run -c {CONFIG}/karoo.yaml"
 SHELLCHECK, PROMTOOL = shutil.which("shellcheck"), shutil.which("promtool")
+KUBECTL = shutil.which("kubectl")
 ANALYZE, LOGROTATE = shutil.which("systemd-analyze"), shutil.which("logrotate", path=f"{os.environ['PATH']}:/usr/sbin")
 
 
@@ -108,6 +111,13 @@ def test_a_secret_that_is_missing_is_no_empty_one():
             config.loads(text(path), {})
 
 
+def to_fill_in(path):
+    """The names of an example of secrets. As it is it sets none: an empty token would open the page to all."""
+    lines = text(path).splitlines()
+    assert not [line for line in lines if line[:1] != "#"]
+    return {found[1] for line in lines if (found := re.fullmatch(r"#(\w+)=", line))}
+
+
 def drain_of(path):
     return settings(path).proxy.drain_seconds
 
@@ -120,13 +130,13 @@ def test_supervisord_agrees_with_the_program():
     assert {int(code) for code in one["exitcodes"].split(",")} == {cli.EX_OK, *NOT_AGAIN}
     assert one["autorestart"] == "unexpected" and one["stopsignal"] == "TERM"
     assert int(one["stopwaitsecs"]) > drain_of("karoo.yaml") + 5
-    assert one["stdout_logfile"].startswith(f"{LOGS}/") and one["stdout_logfile"] != f"{LOGS}/karoo.log"
+    assert one["stdout_logfile"] == "/var/log/supervisor/karoo.log"
     assert text("supervisord/tmpfiles.conf").splitlines()[-1] == f"d {RUN} 0750 karoo karoo"
 
 
 def test_units_agree_with_the_program():
     service, stratum = unit("karoo.service")["Service"], unit("karoo.socket")["Socket"]
-    assert service["ExecStart"] == [COMMAND] and service["ExecReload"] == ["/bin/kill -HUP $MAINPID"]
+    assert service["ExecStart"] == [COMMAND]
     assert {int(code) for code in service["RestartPreventExitStatus"][0].split()} == NOT_AGAIN
     assert service["Restart"] == ["on-failure"] and service["Type"] == ["notify"]
     assert int(service["TimeoutStopSec"][0]) > drain_of("karoo.yaml") + 5
@@ -138,6 +148,24 @@ def test_units_agree_with_the_program():
     assert stratum["ListenStream"] == ["3333"] and stratum["Service"] == ["karoo.service"]
     named = re.search(r"systemd:\w+", text("karoo.yaml"))[0]
     assert [passed_name(named)] == stratum["FileDescriptorName"] and named in text("systemd/karoo.socket")
+
+
+def test_crashes_are_tried_again_for_ever_and_a_faulty_configuration_behind_the_socket_is_not():
+    """systemd counts both; neither RestartSec nor RestartPreventExitStatus holds where a miner has it started."""
+    limit, service = unit("karoo.service")["Unit"], unit("karoo.service")["Service"]
+    seconds, starts = int(limit["StartLimitIntervalSec"][0]), int(limit["StartLimitBurst"][0])
+    assert seconds / int(service["RestartSec"][0]) + 3 < starts, "crashes, and somebody who tries by hand meanwhile"
+    assert seconds / starts >= 3, "a program that takes so long to say that its configuration is faulty"
+    again = re.search(r"^# (systemctl reset-failed .*)$", text("systemd/karoo.service"), re.MULTILINE)[1]
+    assert again in text("README.md"), "how to go on"
+
+
+def test_the_socket_takes_the_port_over_from_the_service():
+    said = text("systemd/karoo.socket")
+    steps = "systemctl stop karoo.service; systemctl enable --now karoo.socket; systemctl start karoo.service"
+    assert f"#     {steps}\n" in said and f"`{steps}`" in text("README.md")
+    for path in (DEPLOY / "systemd/karoo.socket", DEPLOY / "README.md", ROOT / "docs/operations.md"):
+        assert "systemctl stop karoo.socket karoo.service" in path.read_text(), "else the next miner starts it again"
 
 
 @pytest.fixture
@@ -311,8 +339,53 @@ def test_compose_runs_the_image_as_it_is_meant_to(compose, dockerfile):
     named = set(re.findall(r"\$\{(\w+)\}", text("docker/etc/karoo.yaml")))
     assert set(one["environment"]) == named == set(SECRETS)
     wanted = set(re.findall(r"\$\{(\w+):\?", text("docker/compose.yaml")))
-    assert wanted == set(re.findall(r"^(\w+)=$", text("docker/env.example"), re.MULTILINE)), "and none has a default"
+    assert wanted == to_fill_in("docker/env.example")
     assert "/.env" in text("docker/.gitignore")
+
+
+def test_the_container_without_compose_is_the_same(compose):
+    """The commands of the page, in the same folder as those before."""
+    block = text("README.md").split("Without compose")[1].split("\n\n")[1].replace("\\\n", " ")
+    build, start = (shlex.split(line) for line in block.splitlines())
+    one = compose["services"]["karoo"]
+    assert build[:5] == ["docker", "build", "-t", one["image"], "-f"] and build[6:] == [one["build"]["context"]]
+    assert (DEPLOY / "docker" / build[5]).resolve() == ROOT / one["build"]["dockerfile"]
+    assert start[:3] == ["docker", "run", "-d"] and start[-1] == one["image"]
+    found = {}
+    for word, value in itertools.pairwise(start):
+        found.setdefault(word, []).append(value)
+    assert found["-p"] == one["ports"] and found["--tmpfs"] == one["tmpfs"]
+    assert found["-v"] == [place.replace("./", "$PWD/") for place in sorted(one["volumes"], reverse=True)]
+    assert found["--env-file"] == [".env"] and set(one["environment"]) < to_fill_in("docker/env.example")
+    assert "--read-only" in start and found["--cap-drop"] == one["cap_drop"]
+    assert found["--ulimit"] == [f"nofile={one['ulimits']['nofile']}"] and found["--restart"] == [one["restart"]]
+    assert f"{found['--stop-timeout'][0]}s" == one["stop_grace_period"]
+
+
+def test_compose_copies_nothing_into_a_container_that_is_read_only(compose):
+    """Secrets and configs that are no file of this host it would have to copy: `docker compose up` ends there."""
+    for name, service in compose["services"].items():
+        for kind in ("secrets", "configs"):
+            for used in service.get(kind, []) if service.get("read_only") else []:
+                assert "file" in compose[kind][used if isinstance(used, str) else used["source"]], (name, used)
+
+
+def test_prometheus_finds_the_token_where_its_container_writes_it(compose, tmp_path):
+    """By the container's own command, with another program at its end."""
+    one = compose["services"]["prometheus"]
+    (job,) = yaml.safe_load(text("docker/prometheus.yml"))["scrape_configs"]
+    path = Path(job["authorization"]["credentials_file"])
+    (memory,) = one["tmpfs"]
+    assert memory == f"{path.parent}:uid=65534,gid=65534,mode=0700", "it runs as nobody"
+    assert list(one["environment"]) == ["KAROO_READ_TOKEN"]
+    words = [word.replace("$$", "$").replace(f"{path.parent}/", f"{tmp_path}/") for word in one["entrypoint"]]
+    assert one["command"][0] == "/bin/prometheus" and set(mounts(one)) >= {
+        word.partition("=")[2] for word in one["command"][1:]}
+    token = "a token's \\n $HOME %s"
+    said = well(run(*words, "/bin/sh", "-c", "echo $$ $*", *one["command"], env={"KAROO_READ_TOKEN": token}))
+    assert said.split()[1:] == one["command"][1:]
+    assert (tmp_path / path.name).read_text() == token and (tmp_path / path.name).stat().st_mode & 0o777 == 0o600
+    assert run(*words, "true", env={}).returncode != 0, "no token, no start"
 
 
 def test_prometheus_and_grafana_find_each_other(compose):
@@ -322,9 +395,6 @@ def test_prometheus_and_grafana_find_each_other(compose):
     host, _, at = job["static_configs"][0]["targets"][0].partition(":")
     assert host in services and int(at) == port(settings("docker/etc/karoo.yaml").http.listen)
     assert job["job_name"] == yaml.safe_load(text("prometheus/prometheus.yml"))["scrape_configs"][0]["job_name"]
-    secret = Path(job["authorization"]["credentials_file"]).name
-    assert secret in services["prometheus"]["secrets"]
-    assert compose["secrets"][secret]["environment"] == "KAROO_READ_TOKEN"
     at = mounts(services["prometheus"])
     assert at["/etc/prometheus/prometheus.yml"] == "./prometheus.yml"
     assert [at[rules] for rules in scrape["rule_files"]] == ["../prometheus/alerts.yml"]
@@ -344,8 +414,8 @@ def test_prometheus_and_grafana_find_each_other(compose):
 @needs(PROMTOOL, "promtool", "prometheus")
 def test_prometheus_takes_its_configuration(tmp_path):
     said = text("docker/prometheus.yml").replace("/etc/prometheus/", f"{DEPLOY / 'prometheus'}/")
-    (tmp_path / "prometheus.yml").write_text(said.replace("/run/secrets/", f"{tmp_path}/"))
-    (tmp_path / "karoo_read_token").write_text("x" * 20)
+    (tmp_path / "prometheus.yml").write_text(said.replace("/run/karoo/", f"{tmp_path}/"))
+    (tmp_path / "read_token").write_text("x" * 20)
     well(run(PROMTOOL, "check", "config", tmp_path / "prometheus.yml"))
 
 
@@ -391,6 +461,52 @@ def test_all_manifests_are_named_and_belong_together(cluster, kustomization):
     assert image["newTag"] == __version__, "deploy/kubernetes/kustomization.yaml: the tag follows the version"
 
 
+@pytest.fixture
+def build(tmp_path):
+    """What kubectl makes of a folder beside a copy of the cluster's, with the secrets as they are in the example."""
+    if KUBECTL is None:
+        pytest.skip("kubectl is missing")
+    copy = shutil.copytree(DEPLOY / "kubernetes", tmp_path / "kubernetes")
+    shutil.copy(copy / "secret.env.example", copy / "secret.env")
+
+    def manifests(folder):
+        done = run(KUBECTL, "kustomize", tmp_path / folder)
+        assert done.returncode == 0, done.stderr
+        return [one for one in yaml.safe_load_all(done.stdout) if one]
+    return manifests
+
+
+def another():
+    """The kustomization of another instance that the comment advises."""
+    said = text("kubernetes/kustomization.yaml").split("kustomization.yaml alone:\n")[1].splitlines()
+    return "\n".join(line[5:] for line in said if line.startswith("#     ")) + "\n"
+
+
+def test_a_secret_that_is_not_filled_in_is_not_there(build):
+    (secret,) = [one for one in build("kubernetes") if one["kind"] == "Secret"]
+    assert not secret.get("data"), "and so the program says that it is not set"
+
+
+def test_two_instances_have_nothing_in_common(cluster, kustomization):
+    """A namespace each: selectors find nothing beyond, as long as no manifest names one."""
+    one = yaml.safe_load(another())
+    assert one["namespace"] not in ("", kustomization["namespace"]) and one["resources"] == ["../kubernetes"]
+    assert set(one) == {"apiVersion", "kind", "namespace", "resources"}
+    assert {kind for kind, _ in cluster} == {"Namespace", "PersistentVolumeClaim", "Deployment", "Service",
+                                             "NetworkPolicy", "PodDisruptionBudget"}, "but for the first all are in one"
+
+
+def test_two_instances_as_kubectl_makes_them(build, tmp_path):
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b/kustomization.yaml").write_text(another())
+    places = []
+    for folder in ("kubernetes", "b"):
+        found = build(folder)
+        places.append({one["metadata"].get("namespace", one["metadata"]["name"]) for one in found})
+        assert {one["kind"] for one in found} >= {"Namespace", "ConfigMap", "Secret", "Service", "NetworkPolicy"}
+    assert places == [{"karoo"}, {"karoo-b"}]
+
+
 def test_one_instance_owns_its_accounts(cluster):
     spec = cluster["Deployment", "karoo"]["spec"]
     assert spec["replicas"] == 1 and spec["strategy"] == {"type": "Recreate"}
@@ -412,9 +528,8 @@ def test_the_pod_mounts_what_there_is(cluster, kustomization, pod):
     assert ("PersistentVolumeClaim", volumes["accounts"]["persistentVolumeClaim"]["claimName"]) in cluster
     (secret,) = kustomization["secretGenerator"]
     assert [source["secretRef"]["name"] for source in one["envFrom"]] == [secret["name"]]
-    example = re.findall(r"^(\w+)=$", text("kubernetes/secret.env.example"), re.MULTILINE)
     named = set(re.findall(r"\$\{(\w+)\}", text("kubernetes/karoo.yaml")))
-    assert set(example) == named == set(SECRETS)
+    assert to_fill_in("kubernetes/secret.env.example") == named == set(SECRETS)
     assert secret["envs"] == ["secret.env"] and "/secret.env" in text("kubernetes/.gitignore")
 
 

@@ -3,6 +3,7 @@ HAProxy, with logrotate; installed, brought up to date, taken away."""
 
 import contextlib
 import csv
+import fcntl
 import io
 import os
 import re
@@ -39,8 +40,9 @@ def place():
         yield Path(folder).resolve()
 
 
-def install(prefix, *words, source=ROOT, **environ):
-    return run(source / "scripts/install", "--prefix", prefix, "--service", "supervisord", *words,
+def install(prefix, *words, source=ROOT, service="supervisord", **environ):
+    kind = ["--service", service] if service else []
+    return run(source / "scripts/install", "--prefix", prefix, *kind, *words,
                env={**os.environ, "KAROO_PYTHON": PYTHON, **environ}, cwd="/")
 
 
@@ -68,8 +70,10 @@ def test_what_is_installed(installed):
     modes = {path: (installed / path).stat().st_mode & 0o777 for path in TREE}
     assert (modes["etc/karoo/karoo.yaml"], modes["etc/supervisor/conf.d/karoo.conf"]) == (0o640, 0o600)
     assert modes["var/lib/karoo"] == modes["var/log/karoo"] == modes["run/karoo"] == 0o750
+    assert not (installed / "var/log/supervisor").stat().st_mode & 0o022, "a log of root's, where nobody else may write"
     written = "".join((installed / path).read_text() for path in TREE if (installed / path).is_file() and "etc" in path)
-    assert not re.findall(rf"(?<!{installed})/(?:opt|etc|var/lib|var/log|run)/karoo\b", written), "all are moved"
+    places = "(?:opt|etc|var/lib|var/log|run)/karoo|var/log/supervisor"
+    assert not re.findall(rf"(?<!{installed})/(?:{places})\b", written), "all are moved"
     assert well(install(installed)).count("up to date") == 1
 
 
@@ -84,13 +88,15 @@ def test_the_configuration_is_never_overwritten_and_a_new_program_replaces_the_o
         (source / "requirements.txt").write_text("no such requirement at all\n")
         failed = install(installed, source=source)
         assert failed.returncode == 1 and "nothing was changed" in failed.stderr
-        assert well(run(home / "scripts/karoo", "--version", cwd="/")) and not (installed / "opt/karoo.old").exists()
+        assert well(run(home / "scripts/karoo", "--version", cwd="/")) and not stray(installed)
         assert "up to date" in well(install(installed)), "the old one is back, as it was"
 
-        home.rename(installed / "opt/karoo.old")
-        home.mkdir()
-        (home / ".installed").write_text("incomplete\n")
-        assert "up to date" in well(install(installed)), "what was half done is gone"
+        for half in (home, home.parent / ".karoo.new", None):
+            home.rename(home.parent / ".karoo.old")
+            if half:
+                half.mkdir()
+                (half / ".installed").write_text("incomplete\n")
+            assert "up to date" in well(install(installed)) and not stray(installed), "what was half done is gone"
 
         shutil.copy(ROOT / "requirements.txt", source)
         with open(source / "README.md", "a") as readme:
@@ -102,6 +108,11 @@ def test_the_configuration_is_never_overwritten_and_a_new_program_replaces_the_o
         assert refused.returncode == 1 and "is the installed one" in refused.stderr
     finally:
         mine.write_text(before)
+
+
+def stray(place):
+    """What is beside the program."""
+    return [path for path in (place / "opt").iterdir() if path.name != "karoo"]
 
 
 def test_a_dry_run_changes_nothing(tmp_path):
@@ -134,8 +145,9 @@ def test_what_somebody_else_put_there_stays(tmp_path):
     assert [path.name for path in home.iterdir()] == ["mine"]
 
 
-def test_taken_away(tmp_path):
-    """Configuration and accounts stay, until --purge; and twice is no mistake. (With a stand-in for the program.)"""
+@pytest.fixture
+def source(tmp_path):
+    """The project with a stand-in for the program."""
     source = tmp_path / "source"
     for part in re.search(r"parts='(.*)'", (ROOT / "scripts/_host.sh").read_text())[1].split():
         there = source / part
@@ -148,22 +160,126 @@ def test_taken_away(tmp_path):
             there.write_text("")
     (source / "scripts/karoo").write_text('#!/bin/sh\nhere=${0%/*}/..\nmkdir -p "$here/.venv/bin"\n'
                                           f'ln -sf {PYTHON} "$here/.venv/bin/python"\necho karoo 1\n')
+    return source
+
+
+def commands(folder, **scripts):
+    """PATH with commands that are found first."""
+    folder.mkdir()
+    for name, does in scripts.items():
+        (folder / name).write_text(f"#!/bin/sh\n{does}\n")
+        (folder / name).chmod(0o755)
+    return f"{folder}:{os.environ['PATH']}"
+
+
+def test_what_the_operator_changed_or_took_away_stays_so_at_an_upgrade(source, tmp_path):
     there = tmp_path / "r"
     well(install(there, source=source))
-    snippet = there / "etc/supervisor/conf.d/karoo.conf"
-    snippet.write_text(snippet.read_text() + "environment=POOL_PASS=secret\n")
+    rotation, snippet = there / "etc/logrotate.d/karoo", there / "etc/supervisor/conf.d/karoo.conf"
+    for path in ("logrotate/karoo", "supervisord/karoo.conf"):
+        with open(source / "deploy" / path, "a") as file:
+            file.write("# newer\n")
+    well(install(there, source=source))
+    assert "# newer" in rotation.read_text() and "# newer" in snippet.read_text(), "nobody had touched them"
+    snippet.write_text(snippet.read_text().replace("startretries=20", "startretries=3"))
+    rotation.unlink()
+    for path in ("logrotate/karoo", "supervisord/karoo.conf"):
+        with open(source / "deploy" / path, "a") as file:
+            file.write("# newest\n")
+    for _ in range(2):
+        said = well(install(there, source=source))
+        assert f"{snippet} was changed, and stays" in said and f"{rotation} was taken away, and stays" in said
+        assert not rotation.exists() and "startretries=3\n" in snippet.read_text()
+    shutil.copy(there / "opt/karoo/deploy/logrotate/karoo", rotation)
+    rotation.write_text(rotation.read_text().replace("rotate 14", "rotate 5"))
+    assert f"{rotation} was changed, and stays" in well(install(there, source=source))
+    assert "rotate 5\n" in rotation.read_text()
+
+
+def test_an_upgrade_remembers_the_service(source, tmp_path):
+    there = tmp_path / "r"
+    first = well(install(there, source=source, service="none"))
+    assert "no file for logrotate" in first and not (there / "etc/logrotate.d").exists(), "it would fail each day"
+    well(install(there, source=source, service="supervisord"))
+    assert (there / "etc/logrotate.d/karoo").exists()
+    (source / "README.md").write_text("A newer one.\n")
+    for _ in range(2):
+        said = well(install(there, source=source, service=""))
+        assert "supervisorctl update" in said and not (there / "etc/systemd").exists()
+    said = well(install(there, source=source, service="systemd"))
+    assert "supervisord has a program karoo as well" in said and "systemctl enable --now karoo" in said
+    assert "systemd has a service karoo as well" in well(install(there, source=source))
+
+
+def test_one_call_at_a_time(source, tmp_path):
+    there = tmp_path / "r"
+    (there / "opt").mkdir(parents=True)
+    held = os.open(there / "opt", os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        for script in (install, uninstall):
+            done = script(there, source=source)
+            assert done.returncode == 1 and "is at work" in done.stderr
+    finally:
+        os.close(held)
+    assert [path.name for path in there.rglob("*")] == ["opt"]
+    well(install(there, source=source))
+
+
+def test_a_program_that_cannot_be_copied_leaves_the_old_one(source, tmp_path):
+    there = tmp_path / "r"
+    well(install(there, source=source))
+    (source / "README.md").write_text("A newer one.\n")
+    assert install(there, source=source, PATH=commands(tmp_path / "bin", cp="exit 1")).returncode == 1
+    assert (there / "opt/karoo/README.md").read_text() == "" and not stray(there)
+    assert "putting the program into" in well(install(there, source=source))
+
+
+def test_the_user_comes_after_the_program_and_into_a_group_that_is_there(source, tmp_path):
+    """What would be done on this host. A group with members outlives its user, as userdel has it."""
+    tools = {"id": '[ "$1" = -u ] && echo 0', "useradd": "exit 1", "userdel": "exit 1"}
+    new = commands(tmp_path / "new", getent="exit 2", **tools)
+    again = commands(tmp_path / "again", getent='echo "$2:x:999:anna,bob"', **tools)
+    for path, word in ((new, "--user-group"), (again, "--gid=karoo")):
+        env = {**os.environ, "PATH": path}
+        said = well(run(source / "scripts/install", "--dry-run", "--service", "none", env=env, cwd="/"))
+        assert f"would run: useradd --system {word} " in said
+        assert said.index("would put the program") < said.index("useradd"), "it may fail, and nothing was changed then"
+    said = well(run(source / "scripts/uninstall", "--purge", "--dry-run", env=env, cwd="/"))
+    assert "the group karoo stays, as it has members: anna,bob" in said
+
+
+def test_taken_away(source, tmp_path):
+    """Configuration and accounts stay, until --purge; and twice is no mistake."""
+    there = tmp_path / "r"
+    well(install(there, source=source))
+    snippet, rotation = there / "etc/supervisor/conf.d/karoo.conf", there / "etc/logrotate.d/karoo"
+    snippet.write_text(snippet.read_text().replace("startretries=20", "startretries=3"))
+    rotation.write_text(rotation.read_text().replace("rotate 14", "rotate 5"))
     (there / "var/lib/karoo/karoo.db").write_text("accounts")
+    (there / "var/log/supervisor/karoo.log.1").write_text("what supervisord kept")
     said = well(uninstall(there, "--dry-run", source=source))
     assert "would run: rm -rf" in said and snippet.exists() and (there / "opt/karoo").exists()
     for _ in range(2):
         assert "kept:" in well(uninstall(there, source=source))
         assert [path for path in TREE if (there / path).exists()] == [
             "etc/karoo/karoo.yaml", "var/lib/karoo", "var/log/karoo"]
-    assert "POOL_PASS" in (there / "etc/karoo/supervisord.conf.kept").read_text()
-    assert (there / "var/lib/karoo/karoo.db").exists()
+    assert "startretries=3\n" in (there / "etc/karoo/supervisord.conf.kept").read_text()
+    assert "rotate 5\n" in (there / "etc/karoo/logrotate.conf.kept").read_text()
+    assert (there / "var/lib/karoo/karoo.db").exists() and (there / "var/log/supervisor/karoo.log.1").exists()
     for _ in range(2):
         well(uninstall(there, "--purge", source=source))
-        assert [path for path in TREE if (there / path).exists()] == []
+        assert not there.exists(), "and no empty folders"
+
+
+def test_taken_away_while_nobody_changed_anything(source, tmp_path):
+    there = tmp_path / "r"
+    well(install(there, source=source))
+    (there / "srv/mine").mkdir(parents=True)
+    well(uninstall(there, source=source))
+    assert [path.name for path in (there / "etc/karoo").iterdir()] == ["karoo.yaml"]
+    well(uninstall(there, "--purge", source=source))
+    assert sorted(path.name for path in there.rglob("*")) == ["mine", "srv"], "what is not its own stays"
 
 
 # ---------------------------------------------------------------- under supervisord
@@ -173,7 +289,7 @@ def supervised(installed, place, site):
     """Writes a configuration like the installed one, and starts supervisord over the installed program file, some of
     its words replaced. ``accounts`` is what the workers have."""
     started = []
-    for folder in ("var/lib/karoo", "var/log/karoo", "run/karoo"):
+    for folder in ("var/lib/karoo", "var/log/karoo", "var/log/supervisor", "run/karoo"):
         for path in (installed / folder).iterdir():
             path.unlink()
     mine = installed / "etc/karoo/karoo.yaml"
@@ -206,7 +322,7 @@ def supervised(installed, place, site):
 
     configure()
     start.configure, start.pool = configure, pool
-    start.log = installed / "var/log/karoo/supervisord.log"
+    start.log = installed / "var/log/supervisor/karoo.log"
     yield start
     for one in started:
         one.stop()
@@ -282,14 +398,11 @@ def test_logrotate_puts_its_log_aside(supervised, installed, tmp_path):
     supervisor = supervised()
     port = supervisor.wait_text(log, LISTENS)[1]
     supervisor.wait_state("RUNNING")
-    commands = {"systemctl": "exit 3",
-                "supervisorctl": f'exec {sys.executable} -m supervisor.supervisorctl -c {supervisor.conf} "$@"'}
-    for name, does in commands.items():
-        (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
-        (tmp_path / name).chmod(0o755)
+    path = commands(tmp_path / "bin", systemctl="exit 3",
+                    supervisorctl=f'exec {sys.executable} -m supervisor.supervisorctl -c {supervisor.conf} "$@"')
     conf = installed / "etc/logrotate.d/karoo"
     words = [LOGROTATE, "-v", "-f", "-s", tmp_path / "state", conf]
-    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    env = {**os.environ, "PATH": path}
     for number in (1, 2):
         before = log.read_text()
         well(run(*words, env=env))
@@ -312,6 +425,17 @@ for does in (lambda: mmap.mmap(-1, 4096, prot=mmap.PROT_WRITE | mmap.PROT_EXEC),
     except OSError as failure:
         print(type(failure).__name__)
 """
+
+
+def reload_by(unit, folder, pid):
+    """What ExecReload= of a unit does in its confinement, where the control socket is `s` in a folder."""
+    command = re.search(r"^ExecReload=/bin/sh -c '(.*)'$", unit.read_text(), re.MULTILINE)[1].replace("$$", "$")
+    for old, new in (("test -S /run/karoo/karoo.sock", f"test -S {folder}/s"),
+                     ("/opt/karoo/scripts/karoo ctl", f"{sys.executable} -m karoo ctl --socket {folder}/s")):
+        assert old in command
+        command = command.replace(old, new)
+    return run(sys.executable, ROOT / "tests/deploysandbox.py", unit, "/bin/sh", "-c", command, cwd=ROOT,
+               env={**os.environ, "MAINPID": str(pid)})
 
 
 @needs(ANALYZE, "systemd-analyze", "systemd")
@@ -350,8 +474,16 @@ def test_it_runs_as_confined_as_its_unit_has_it(site, tmp_path):
                     parts += data
             assert b"process_open_fds" in parts and b"process_start_time_seconds" in parts
             path.write_text(path.read_text() + "ratelimit: {bad_sessions: 5}\n")
-            daemon.send_signal(signal.SIGHUP)
+            assert reload_by(unit, tmp_path, daemon.pid).returncode == 0
             heard("bad_sessions")
+            right = path.read_text()
+            path.write_text(right + "no_such_section: {}\n")
+            refused = reload_by(unit, tmp_path, daemon.pid)
+            assert refused.returncode == 1 and "no_such_section" in refused.stderr, "systemctl reload says so"
+            path.write_text(right + "log: {keep_files: 4}\n")
+            (tmp_path / "s").unlink()
+            assert reload_by(unit, tmp_path, daemon.pid).returncode == 0
+            heard("keep_files")
         daemon.terminate()
         assert daemon.wait(30) == 0, said.read_text()
     finally:
