@@ -15,7 +15,7 @@ from karoo.config import Config, Listener, Tls
 from karoo.configschema import walk
 from karoo.net.tls import TlsError
 from karoo.proxy.proxy import Proxy
-from karoo.proxy.waysin import check_pools, securities
+from karoo.proxy.waysin import Security, check_pools, securities
 from karoo.timeline import WARNING
 
 log = logging.getLogger("karoo")
@@ -49,10 +49,10 @@ class Reloader:
             self._refuse(f"it is faulty:\n{faults}", "the file is faulty", by)
             raise NoReload(str(faults)) from None
         former = self._proxy.settings
-        merged = live(former, new)
+        merged, held_back = without_clash(former, live(former, new))
         try:
-            check_pools(merged)
-            certificates = securities(merged)
+            certificates = self._certificates(merged, new)
+            check_pools(new)
             to_new_log = logs.prepare(merged.log) if merged.log != former.log else None  # last: it may make a file
         except TlsError as fault:
             self._refuse(f"a certificate cannot be used: {fault}", f"a certificate cannot be used: {fault}", by)
@@ -62,6 +62,8 @@ class Reloader:
             raise NoReload(f"log.file: {failure}") from None
         self._proxy.apply(merged, certificates)
         changed = self._tell(differences(former, merged), "")
+        for sentence in held_back:
+            log.warning("%s", sentence)
         waiting = self._tell(differences(merged, new), ", after a restart")
         if to_new_log is not None:
             to_new_log()
@@ -70,6 +72,14 @@ class Reloader:
         log.warning("%s: %s", by or "the operator", text)
         self._proxy.metrics.timeline.note("reload", text, by=by)
         return {"changed": changed, "needs_restart": waiting}
+
+    def _certificates(self, merged: Config, new: Config) -> list[Security]:
+        """The TLS of each listener that is there, for settings that come from a file. All that the file names is read,
+        also for listeners that wait for a restart, which a faulty one would keep the proxy from. A listener that is
+        there until the restart only keeps what it has: its files may be gone. Raises TlsError."""
+        read = {way.tls: security for way, security in zip(new.ways_in, securities(new), strict=True)}
+        return [read.get(way.tls, entrance.security)
+                for way, entrance in zip(merged.ways_in, self._proxy.entrances, strict=True)]
 
     def _tell(self, found: Iterable[tuple[str, str, str]], when: str) -> list[str]:
         """Log some differences; their paths."""
@@ -108,6 +118,30 @@ def _live_listener(old: Listener, left: list[Listener]) -> Listener:
 
 def _live_tls(old: Tls, new: Tls) -> Tls:
     return new if new.enabled == old.enabled else old
+
+
+def without_clash(old: Config, merged: Config) -> tuple[Config, list[str]]:
+    """Settings out of two files as `live` gives them, which may contradict each other although neither file does
+    (`shares.algorithm: none` stays, and vardiff is switched on): of what would, the section that could change at once
+    stays as it was, to change with the rest at the restart. And a sentence on each section that does so."""
+    sentences = []
+    for section, signs in (("vardiff", ("vardiff.", ".profile.")), ("listeners", ("listeners[",))):
+        for names, _ in merged.contradictions(_given(merged)):
+            if any(sign in name for name in names for sign in signs):
+                merged = dataclasses.replace(merged, **{section: getattr(old, section)})
+                others = [name for name in names if not name.startswith(section)] or names
+                sentences.append(f"{section}: all changes wait for a restart, as with what is in force until then "
+                                 f"({', '.join(others)}) they would be a contradiction")
+                break
+    return merged, sentences
+
+
+def _given(merged: Config) -> set[str]:
+    """The paths that merged settings set, as far as contradictions between sections depend on them: pools are those of
+    the new file, listeners of either."""
+    profiles = {f"{path}.profile.{name}" for path, way in merged.ways_by_path.items()
+                for name in ("start_diff", "min_diff", "max_diff") if getattr(way.profile, name) is not None}
+    return profiles | {path for path in merged.given if path.startswith(("upstream.", "backups["))}
 
 
 def differences(old: Config, new: Config) -> list[tuple[str, str, str]]:

@@ -7,6 +7,7 @@ import gevent
 import pytest
 from gevent import socket
 from gevent.event import Event
+import trustme
 
 from karoo import config
 from karoo import service as service_module
@@ -375,3 +376,87 @@ def test_the_pool_that_an_operator_chose_stays_chosen(site, begun):
     change(to(second), to(first))
     change(to(first), to(second, name="x"))  # it is another one now: the first counts again
     site.wait(lambda: on(proxy, first), 10)
+
+
+# ---------------------------------------------------------------- what a restart would refuse, and what contradicts
+
+def test_what_would_contradict_what_stays_waits_for_the_restart_with_it(site, tmp_path):
+    file, pool = tmp_path / "karoo.yaml", site.pool()
+    text = f"""
+upstream: {{host: 127.0.0.1, port: {pool.port}, user: wallet}}
+proxy: {{listen: "127.0.0.1:0"}}
+accounting: {{database: ""}}
+"""
+    file.write_text(f"{text}shares: {{algorithm: none}}\nvardiff: {{enabled: false}}\n")
+    proxy = site.start(Proxy(config.load(file)))
+    miner = site.miner(proxy)
+    file.write_text(f"{text}vardiff: {{min_diff: 1e-9, max_diff: 1e-7}}\nratelimit: {{deny: [10.0.0.0/8]}}\n")
+    assert Reloader(proxy, str(file))() == {"changed": ["ratelimit.deny"], "needs_restart": [
+        "shares.algorithm", "vardiff.enabled", "vardiff.max_diff", "vardiff.min_diff"]}
+    assert site.logged("vardiff: all changes wait for a restart, as with what is in force until then "
+                       "(shares.algorithm) they would be a contradiction")
+    assert not proxy.settings.vardiff.enabled and miner.difficulty == POOL_DIFFICULTY
+    assert miner.submit(miner.find_share()) is True and pool.books.accepted == 1
+
+
+LISTENERS = """
+upstream: {host: 127.0.0.1, port: 1, user: wallet}
+accounting: {database: ""}
+"""
+
+
+@pytest.mark.parametrize(("before", "after", "section"), [
+    ('listeners: [{address: "127.0.0.1:0", name: a}, {address: "127.0.0.2:0", name: b}]',
+     'listeners: [{address: "127.0.0.2:0", name: a}]', "listeners"),
+    ('listeners: [{address: "127.0.0.1:0", profile: {min_diff: 1000}}]',
+     'listeners: [{address: "127.0.0.2:0"}]\nvardiff: {max_diff: 500}', "vardiff"),
+])
+def test_a_listener_that_stays_until_the_restart_contradicts_nothing(site, tmp_path, before, after, section):
+    file = tmp_path / "karoo.yaml"
+    file.write_text(LISTENERS + before)
+    proxy = site.start(Proxy(config.load(file)))
+    former = proxy.settings
+    file.write_text(LISTENERS + after)
+    assert Reloader(proxy, str(file))()["changed"] == []
+    assert getattr(proxy.settings, section) == getattr(former, section)
+    assert site.logged(f"{section}: all changes wait")
+
+
+@pytest.fixture
+def over_tls(site, tmp_path):
+    """A proxy with a plain listener and one over TLS, its file, and what reads it."""
+    issue = trustme.CA().issue_cert("127.0.0.1")
+    issue.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    issue.private_key_pem.write_to_path(tmp_path / "key.pem")
+    file = tmp_path / "karoo.yaml"
+    file.write_text(LISTENERS + """
+listeners:
+  - {address: "127.0.0.1:0", tls: {enabled: true, cert_file: cert.pem, key_file: key.pem}}
+  - {address: "127.0.0.2:0"}
+""")
+    proxy = site.start(Proxy(config.load(file)))
+    return proxy, file, Reloader(proxy, str(file))
+
+
+@pytest.mark.parametrize(("listeners", "named"), [
+    ('listeners: [{address: "127.0.0.2:0"}, {address: "127.0.0.1:1", tls: {enabled: true, cert_file: none.pem, '
+     'key_file: key.pem}}]', r"listeners\[1\]\.tls: .*none\.pem: No such file"),
+    ('proxy: {tls: {enabled: true, cert_file: cert.pem, key_file: none.pem}}', r"proxy\.tls: .*none\.pem"),
+])
+def test_a_certificate_that_only_the_restart_would_read_is_read_before(over_tls, listeners, named):
+    proxy, file, reload = over_tls
+    before = proxy.settings
+    file.write_text(LISTENERS + listeners)
+    with pytest.raises(NoReload, match=named):
+        reload()
+    assert proxy.settings is before
+
+
+def test_a_listener_that_is_gone_from_the_file_keeps_its_certificate_until_the_restart(over_tls, tmp_path):
+    proxy, file, reload = over_tls
+    security = proxy.entrances[0].security
+    file.write_text(LISTENERS + 'listeners: [{address: "127.0.0.2:0", proxy_protocol: [127.0.0.9]}]\n')
+    (tmp_path / "cert.pem").unlink()
+    (tmp_path / "key.pem").unlink()
+    assert reload()["changed"] == ["listeners[1].proxy_protocol"]
+    assert proxy.entrances[0].security is security and security.context is not None
