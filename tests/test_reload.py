@@ -5,9 +5,9 @@ from types import SimpleNamespace
 
 import gevent
 import pytest
+import trustme
 from gevent import socket
 from gevent.event import Event
-import trustme
 
 from karoo import config
 from karoo import service as service_module
