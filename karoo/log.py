@@ -223,6 +223,18 @@ def set_level(level: str) -> None:
     logging.getLogger().setLevel(level.upper())
 
 
+def catch_up() -> None:
+    """Now and then: write what could not be written, as soon as that can be; lines to come would, but may be long in
+    coming."""
+    handler = _handler()
+    if handler is not None and handler.output.behind:
+        handler.acquire()
+        try:
+            handler.output.catch_up()
+        finally:
+            handler.release()
+
+
 def reopen() -> bool:
     """Open the log file by its name again, after it was moved away (SIGUSR1); whether that went well. If it did not,
     the log says so, in the former file, and on standard error."""

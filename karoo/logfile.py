@@ -1,10 +1,13 @@
 """Where the lines of the log go: a descriptor, or a file that is put aside when it is large. Nothing here raises into
-who logs, and nothing takes longer than to write the line does."""
+who logs, and nothing takes longer than to write the line does, whoever reads it: a terminal that is stopped, a pager or
+a supervisor that hangs must not stop the miners."""
 
 from __future__ import annotations
 
+import errno
 import math
 import os
+import select
 import stat
 import sys
 import time
@@ -15,11 +18,14 @@ from gevent import monkey
 
 KEPT = 1 << 20  # bytes of lines that are kept while they cannot be written
 AGAIN_AFTER = 1.0  # seconds until what failed is tried again, with the next line
+LAST_CHANCE = 1.0  # seconds that the end waits for whoever is slow to take the lines
 ROTATE_AGAIN_AFTER = 60.0
+PIECE = select.PIPE_BUF  # bytes that a pipe or socket which can be written to takes without a wait; see pipe(7)
 NEW_MODE = 0o640  # of a file that is new, less the umask: the log names miners and addresses
 _HOW = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY  # a FIFO that nobody reads must not stop the program
 
 _start_thread = monkey.get_original("_thread", "start_new_thread")
+_poll = monkey.get_original("select", "poll")
 _os_close = monkey.get_original("os", "close")  # gevent's leaves it to the loop, which other threads have not
 
 
@@ -36,12 +42,31 @@ def stderr_descriptor() -> int | None:
         return None
 
 
+def takes(descriptor: int, seconds: float = 0.0) -> bool:
+    """Whether a write there would not wait, or would fail; now, or within so many seconds."""
+    poll = _poll()
+    poll.register(descriptor, select.POLLOUT)
+    return bool(poll.poll(seconds * 1e3))
+
+
+def _never_waiting(descriptor: int) -> int:
+    """For a terminal another descriptor of it, which does not wait; others as they are. A terminal may have room for
+    less than it is given, and O_NONBLOCK on the descriptor that we were given would count for the shell as well."""
+    try:
+        return os.open(f"/proc/self/fd/{descriptor}", _HOW) if os.isatty(descriptor) else descriptor
+    except OSError:  # another user's, or no /proc
+        return descriptor
+
+
 def to_stderr(data: bytes) -> None:
-    """Write to standard error past all else; what cannot be written is lost. From any thread."""
+    """Write to standard error past all else; what it does not take at once is lost. From any thread."""
     descriptor = stderr_descriptor()
     try:
         if descriptor is not None:
-            os.write(descriptor, data)
+            for at in range(0, len(data), PIECE):
+                if not takes(descriptor):
+                    return
+                os.write(descriptor, data[at:at + PIECE])
         elif sys.stderr is not None:
             sys.stderr.write(data.decode(errors="replace"))
     except (OSError, ValueError):
@@ -55,12 +80,13 @@ class Output:
     name = "standard error"
 
     def __init__(self, descriptor: int | None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._descriptor = descriptor
+        self._given = descriptor
+        self._descriptor = None if descriptor is None else _never_waiting(descriptor)
         self._clock = clock
         self._kept: deque[bytes] = deque()
         self._kept_bytes = 0
         self._begun = 0  # bytes of the first that are written already
-        self._failing = False
+        self._failing = self._waiting = False
         self._again_at = -math.inf
         self._lost = 0
 
@@ -74,6 +100,16 @@ class Output:
         if not self._failing or self._clock() >= self._again_at:
             self._catch_up()
 
+    @property
+    def behind(self) -> bool:
+        """Lines are kept that could not be written."""
+        return bool(self._kept)
+
+    def catch_up(self) -> None:
+        """Now and then: write what was kept, where that can be."""
+        if self._kept and self._clock() >= self._again_at:
+            self._catch_up()
+
     def urgent(self, line: bytes) -> None:
         """Write a line at once, past what is kept; from any thread, while the loop may hang anywhere in `write`."""
         to_stderr(line)
@@ -84,8 +120,12 @@ class Output:
         return lost
 
     def close(self, successor: Output | None = None) -> None:
-        """Write what can be; the rest goes to the successor."""
+        """Write what can be, a slow reader having a last chance; the rest goes to the successor."""
         self._catch_up()
+        until = time.monotonic() + LAST_CHANCE
+        while successor is None and self._waiting and self._descriptor is not None and takes(
+                self._descriptor, max(0.0, until - time.monotonic())):
+            self._catch_up()
         for line in self._kept:
             if successor is not None:
                 successor.write(line)
@@ -93,6 +133,9 @@ class Output:
                 self._spill(line)
         self._kept.clear()
         self._kept_bytes = 0
+        if self._given is not None and self._descriptor not in (None, self._given):
+            _close_aside(self._descriptor)
+            self._descriptor = self._given
 
     def _spill(self, line: bytes) -> None:
         """Do with a line for which there is no room what can be done."""
@@ -105,21 +148,29 @@ class Output:
                 descriptor = self._for(len(kept[0]))
                 line = kept[0]
                 if descriptor is not None:
-                    self._begun += os.write(descriptor, line[self._begun:] if self._begun else line)
+                    self._begun += self._write(descriptor, line[self._begun:] if self._begun else line)
                     if self._begun < len(line):
                         continue
                 kept.popleft()
                 self._kept_bytes -= len(line)
                 self._begun = 0
         except OSError as failure:
+            self._waiting = isinstance(failure, BlockingIOError)
             if not self._failing:
                 self._failing = True
                 self._tell_failing(failure)
             self._again_at = self._clock() + AGAIN_AFTER
         else:
+            self._waiting = False
             if self._failing:
                 self._failing = False
                 self._tell_works()
+
+    def _write(self, descriptor: int, data: bytes) -> int:
+        """Write a piece of a line without a wait; how many bytes. Raises OSError."""
+        if not takes(descriptor):
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return os.write(descriptor, data[:PIECE])
 
     def _for(self, size: int) -> int | None:
         """The descriptor for a line of so many bytes. Raises OSError."""
@@ -145,8 +196,9 @@ class LogFile(Output):
         self.path = self.name = path
         self.rotate_bytes, self.keep = rotate_bytes, keep
         self._rotate_again_at = -math.inf
+        super().__init__(None, clock)
         try:
-            super().__init__(_open(path, None), clock)
+            self._descriptor = _open(path, None)
         except OSError as failure:
             raise LogFileError(f"the log cannot go to {path}: {failure.strerror}") from failure
 
@@ -184,6 +236,9 @@ class LogFile(Output):
 
     def _spill(self, line: bytes) -> None:
         to_stderr(line)
+
+    def _write(self, descriptor: int, data: bytes) -> int:
+        return os.write(descriptor, data)  # it was opened not to wait
 
     def _for(self, size: int) -> int | None:
         assert self._descriptor is not None

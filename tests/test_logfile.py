@@ -9,6 +9,8 @@ import shutil
 import stat
 import subprocess
 import sys
+import termios
+import tty
 from pathlib import Path
 
 import gevent
@@ -349,7 +351,6 @@ def test_a_line_that_the_former_file_took_in_part_stands_in_the_new_one_whole(pa
 
 def test_a_slow_reader_gets_all_lines_whole_and_who_logs_never_waits(clock):
     reader, writer = os.pipe()
-    os.set_blocking(writer, False)
     os.set_blocking(reader, False)
     output = Output(writer, clock)
     for number in range(4000):
@@ -368,7 +369,6 @@ def test_a_slow_reader_gets_all_lines_whole_and_who_logs_never_waits(clock):
 
 def test_lines_that_nobody_took_are_counted_and_told_when_somebody_does(clock):
     reader, writer = os.pipe()
-    os.set_blocking(writer, False)
     os.set_blocking(reader, False)
     output = Output(writer, clock)
     for number in range(3000):
@@ -385,6 +385,54 @@ def test_lines_that_nobody_took_are_counted_and_told_when_somebody_does(clock):
         taken += len(part) // 1000
     close(reader)
     assert lost and taken + lost >= 2999 and not output.take_lost()
+
+
+def test_a_terminal_that_is_stopped_gets_its_lines_when_it_goes_on(clock):
+    terminal, ours = os.openpty()
+    tty.setraw(ours)
+    termios.tcflow(ours, termios.TCOOFF)  # Ctrl-S
+    output = Output(ours, clock)
+    for number in range(500):
+        output.write(line(number, 100))
+    termios.tcflow(ours, termios.TCOON)
+    got = b""
+    while output.behind:
+        clock.now += AGAIN_AFTER
+        output.catch_up()
+        got += os.read(terminal, 1 << 16)
+    while len(got) < 500 * 100:
+        got += os.read(terminal, 1 << 16)
+    output.close()
+    assert numbers(got.decode()) == list(range(500))
+    assert os.get_blocking(ours), "whoever else has the terminal, such as the shell, finds it as it was"
+    close(ours)
+    close(terminal)
+
+
+def test_the_end_waits_a_little_for_a_slow_reader(clock):
+    reader, writer = os.pipe()
+    output = Output(writer, clock)
+    number = 0
+    while not output.behind:
+        output.write(line(number, 1000))
+        number += 1
+    with subprocess.Popen(["cat"], stdin=reader, stdout=subprocess.PIPE) as slow:
+        output.close()
+        close(writer)
+        assert numbers(slow.stdout.read().decode()) == list(range(number))
+    close(reader)
+
+
+def test_the_end_does_not_wait_for_a_reader_that_never_comes(clock, monkeypatch):
+    monkeypatch.setattr(logfile, "LAST_CHANCE", 0.05)
+    reader, writer = os.pipe()
+    output = Output(writer, clock)
+    while not output.behind:
+        output.write(line(0, 1000))
+    output.close()
+    assert not output.behind and output._lost
+    close(writer)
+    close(reader)
 
 
 @pytest.mark.parametrize("broken", ["no reader", "closed", "none"])
