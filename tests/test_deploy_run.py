@@ -211,6 +211,14 @@ def test_an_upgrade_remembers_the_service(source, tmp_path):
     assert "systemd has a service karoo as well" in well(install(there, source=source))
 
 
+def test_the_check_that_is_advised_has_the_secrets(source, tmp_path):
+    there = tmp_path / "r"
+    assert f"answer?  {there}/opt/karoo/scripts/karoo check" in well(install(there, source=source))
+    mine = there / "etc/karoo/karoo.yaml"
+    mine.write_text(mine.read_text().replace("pass: x ", "pass: ${POOL_PASS} "))
+    assert f"answer?  sh -c 'set -a; . {there}/etc/karoo/secrets.env; exec " in well(install(there, source=source))
+
+
 def test_one_call_at_a_time(source, tmp_path):
     there = tmp_path / "r"
     (there / "opt").mkdir(parents=True)
