@@ -12,6 +12,7 @@ from gevent.lock import BoundedSemaphore
 from karoo import config
 from karoo import log as logs
 from karoo.config import Config, Listener, Tls
+from karoo.configfile import require_file
 from karoo.configschema import walk
 from karoo.net.tls import TlsError
 from karoo.proxy.proxy import Proxy
@@ -44,6 +45,7 @@ class Reloader:
 
     def _reload(self, path: str, by: str) -> dict[str, Any]:
         try:
+            require_file(path)
             new = config.load(path)
         except config.ConfigError as faults:
             self._refuse(f"it is faulty:\n{faults}", "the file is faulty", by)

@@ -1,6 +1,8 @@
 """Reading the configuration again: what can change at once does, the rest is named, a faulty file changes nothing."""
 
 import logging
+import os
+import subprocess
 from types import SimpleNamespace
 
 import gevent
@@ -9,11 +11,12 @@ import trustme
 from gevent import socket
 from gevent.event import Event
 
-from karoo import config
+from karoo import config, descriptors
 from karoo import service as service_module
 from karoo.proxy.proxy import Proxy
 from karoo.proxy.waysin import securities
 from karoo.reload import NoReload, Reloader, differences
+from tests.programs import configuration
 from tests.site import POOL_DIFFICULTY
 
 BEFORE = """
@@ -90,6 +93,45 @@ def test_a_faulty_file_changes_nothing_and_says_why(running):
     assert proxy.settings is before
     with pytest.raises(NoReload, match="without a configuration file"):
         Reloader(proxy, None)()
+
+
+def test_what_is_no_file_is_not_read(running, tmp_path):
+    proxy, file, reload = running
+    before = proxy.settings
+    file.rename(tmp_path / "right.yaml")
+    os.mkfifo(file)
+    with subprocess.Popen(["sh", "-c", 'exec cat "$0" > "$1"', tmp_path / "right.yaml", file]) as writer:
+        try:
+            with pytest.raises(NoReload, match="no file but a pipe"):
+                reload()
+        finally:
+            writer.kill()
+    assert proxy.settings is before
+
+
+def test_what_is_warned_of_at_the_start_is_warned_of_at_a_reload_once(site, tmp_path, monkeypatch):
+    monkeypatch.setattr(descriptors, "room", lambda: 7)
+    pool = {"host": "127.0.0.1", "port": 1, "user": "w"}
+    way, page = {"address": "127.0.0.1:0"}, {"listen": "0.0.0.0:0"}
+    file = configuration(tmp_path, proxy={"max_clients": 7, "write_buf": 8192}, listeners=[way], upstream=pool,
+                         http={**page, "read_token": "a-token-of-16-letters"})
+    service = service_module.Service(config.load(file), str(file))
+    service.warn()
+    assert len(site.logged("proxy.write_buf is set, but never has an effect")) == 1
+    news = ("compat.local_authorize is false", "proxy_protocol of the listener on 127.0.0.1:0 trusts everybody",
+            "insecure_skip_verify: any certificate is taken", "shows the status page to everybody",
+            "the limit of open files leaves room for 7 miners, not the 8")
+    assert not any(site.logged(text) for text in news)
+    configuration(tmp_path, proxy={"max_clients": 8, "write_buf": 8192}, http=page,
+                  listeners=[{**way, "proxy_protocol": ["0.0.0.0/0"]}], compat={"local_authorize": False},
+                  upstream={**pool, "tls": True, "insecure_skip_verify": True})
+    try:
+        service.reload("me")
+        service.reload("me")
+    finally:
+        service.stop()
+    for text in (*news, "proxy.write_buf is set"):
+        assert len(site.logged(text)) == 1, text
 
 
 def test_a_log_file_that_cannot_be_had_refuses_the_whole(site, running, tmp_path):
