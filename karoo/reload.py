@@ -74,16 +74,16 @@ class Reloader:
         for sentence in held_back:
             log.warning("%s", sentence)
         waiting = self._tell(differences(merged, new), ", after a restart")
+        found = self._tell(renewed, "")
         if to_new_log is not None:
             to_new_log()
         text = (f"The configuration was read again: {counted(len(changed), 'option')} changed, "
                 f"{len(waiting)} {'waits' if len(waiting) == 1 else 'wait'} for a restart")
         if renewed:
             text += f"; {counted(len(renewed), 'file')} of certificates renewed"
-            changed += self._tell(renewed, "")
         log.warning("%s: %s", by or "the operator", text)
         self._proxy.metrics.timeline.note("reload", text, by=by)
-        return {"changed": changed, "needs_restart": waiting}
+        return {"changed": changed + found, "needs_restart": waiting}
 
     def _certificates(self, merged: Config, new: Config) -> list[Security]:
         """The TLS of each listener that is there, for settings that come from a file. All that the file names is read,
