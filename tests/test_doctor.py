@@ -670,6 +670,14 @@ def test_what_is_to_be_written(tmp_path, prepare, sections, check, level, text):
     assert (report.exit_code() in (69, 78)) == (level == "failed")
 
 
+@pytest.mark.parametrize("prepare", [damaged, foreign, lambda folder: (folder / "karoo.db").write_text("garbage")])
+def test_accounts_that_are_no_good_show_no_traceback(karoo, tmp_path, prepare):
+    prepare(tmp_path)
+    program = karoo("doctor", "--offline", "-c", configuration(tmp_path))
+    assert program.end() == 69 and "Traceback" not in program.text and "failed with" not in program.text
+    assert "FAILED   accounting.database" in program.text
+
+
 def test_control_sockets_that_are_there(tmp_path):
     with stdlib_socket.socket(stdlib_socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "karoo.sock"))
