@@ -630,11 +630,35 @@ def test_a_pools_certificate_that_runs_out(tmp_path, site, days, pinned, level):
     assert only(report, "pool.certificate")[0] == level and only(report, "pool.job")[0] == "ok"
 
 
-def test_a_pool_that_speaks_no_tls_and_one_that_speaks_nothing_else(tmp_path, site):
-    report = look(tmp_path, upstream=at(site.pool(), tls=True))
-    assert "set tls: false" in only(report, "pool.job")[1]
-    report = look(tmp_path, upstream=at(site.pool(tls=context_of(trustme.CA(), "127.0.0.1"))))
-    assert report.exit_code() == 69 and any("tls: true" in one.mend for one in report.findings())
+@pytest.fixture
+def peer():
+    """Something that listens, says what it is given, and may leave then."""
+    started = []
+
+    def start(*says, leaves=False):
+        started.append(Scripted(*says, leaves=leaves))
+        return started[-1]
+    yield start
+    for one in started:
+        one.close()
+
+
+TLS_TOO = "is this its port for miners? If it wants TLS, set tls: true"
+
+
+def test_advice_is_given_once_and_does_not_contradict_the_failure(tmp_path, site, peer):
+    over_tls = site.pool(tls=context_of(trustme.CA(), "127.0.0.1"))
+    for pool, tls, failure, mend in (
+            (site.pool(), True, "set tls: false", ""), (peer(b"", leaves=True), True, "set tls: false", ""),
+            (peer(), True, "set tls: false", ""), (over_tls, True, "set fingerprint", ""),
+            (over_tls, False, "set tls: true", ""), (peer(b"", leaves=True), False, "set tls: true", ""),
+            (peer(b"SSH-2.0-x\r\n"), False, "does not speak Stratum", TLS_TOO),
+            (peer(b"\x15\x03\x01\x00\x02\x02\x46", leaves=True), False, "closed the connection", TLS_TOO),
+            (peer(), False, "for an answer to mining.subscribe", TLS_TOO)):
+        report = look(tmp_path, upstream=at(pool, tls=tls, handshake_ms=1000))
+        (told,) = (one for one in report.findings() if one.check == "pool.job")
+        assert told.level == "failed" and failure in told.text and told.mend == mend, (failure, told)
+        assert report.exit_code() == 69
 
 
 # ---------------------------------------------------------------- the clock
