@@ -166,6 +166,9 @@ def test_text_fits_its_width_and_tells_all():
     assert max(map(len, lines)) <= 80 and "\x1b" not in "".join(lines)
     assert sum(line.count("word") for line in lines) == sum(line.count("mend") for line in lines) == 60
     assert "line; second \\x1b[31m" in "".join(lines)
+    section.ok("a.d", "l", "t", issuer="CN=\x9b31m\x7f\u202e")
+    assert words.as_json(report).replace("\n", "").isprintable()
+    assert json.loads(words.as_json(report))["sections"][0]["findings"][2]["data"] == section.findings[2].data
     assert lines[-1] == "verdict: something that mining needs is not to be had (1 failed, 1 warning)"
 
 
