@@ -214,6 +214,34 @@ def test_a_running_proxy_is_seen_and_left_in_peace(karoo, tmp_path, site, unused
     assert proxy.end(signal.SIGTERM) == 0
 
 
+def test_a_control_socket_that_the_running_proxy_has_lost(karoo, tmp_path):
+    path = configuration(tmp_path)
+    proxy = karoo("run", "-c", path)
+    proxy.wait_for("miners may connect")
+
+    def told(path):
+        return only(examine(str(path), Wishes(offline=True)), "disk.control")[:2]
+    assert told(path) == ("ok", f"{tmp_path}/karoo.sock is answered by the running proxy")
+    level, text = told(configuration(tmp_path, control={"socket": "new.sock"}))
+    assert level == "note" and f"process {proxy.process.pid} (karoo), listens at {tmp_path}/karoo.sock; " in text
+    configuration(tmp_path)
+    (tmp_path / "karoo.sock").unlink()
+    level, text = told(path)
+    assert level == "warning" and f"process {proxy.process.pid} (karoo), has lost {tmp_path}/karoo.sock" in text
+    with stdlib_socket.socket(stdlib_socket.AF_UNIX) as other:
+        other.bind(str(tmp_path / "karoo.sock"))
+        assert told(path)[0] == "warning"
+    (tmp_path / "karoo.sock").unlink()
+    assert proxy.end(signal.SIGTERM) == 0
+    level, text = told(path)
+    assert level == "ok" and "will be made" in text
+
+    proxy = karoo("run", "-c", configuration(tmp_path, control={"socket": ""}))
+    proxy.wait_for("miners may connect")
+    level, text = told(configuration(tmp_path))
+    assert level == "warning" and "nobody answers" in text and "its log" not in text
+
+
 def test_nothing_is_written(tmp_path):
     ledger = Ledger(str(tmp_path / "karoo.db"))
     ledger.write(60, {"rig": Deltas()})
