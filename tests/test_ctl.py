@@ -217,6 +217,47 @@ def test_a_file_that_is_gone_is_no_trouble_at_the_end(control):
     one.server.stop()
 
 
+def test_a_file_that_somebody_removed_is_made_anew(site, control, monkeypatch, tmp_path):
+    monkeypatch.setattr(server, "KEEP_SECONDS", 0.02)
+    looks, look = [], SocketFile.is_gone.fget
+    monkeypatch.setattr(SocketFile, "is_gone", property(lambda file: (looks.append(file), look(file))[1]))
+    one = control()
+    with closing(one.connect(b'{"command": "ping"')) as early:
+        os.unlink(one.path)
+        site.wait(lambda: os.path.exists(one.path), what="the socket")
+        assert stat.S_IMODE(os.lstat(one.path).st_mode) == 0o600 and one.ask("ping")
+        assert site.logged("it was made anew")
+        assert all_of(early) == b""  # it may ask again
+    (tmp_path / "away").mkdir()
+    os.rename(one.path, tmp_path / "away" / "s")
+    with closing(socket.socket(socket.AF_UNIX)) as other:  # another one's file is left alone
+        other.bind(one.path)
+        number, before = os.lstat(one.path).st_ino, len(looks)
+        site.wait(lambda: len(looks) > before + 2, what="some looks")
+        assert os.lstat(one.path).st_ino == number
+        os.unlink(one.path)
+    site.wait(lambda: os.path.exists(one.path), what="the socket")
+    assert one.ask("ping") and one.proxy.metrics.exceptions == 0
+    one.server.stop()
+    assert not os.path.exists(one.path)
+
+
+def test_why_a_file_cannot_be_made_anew_is_said_once(site, control, monkeypatch, tmp_path):
+    one = control()
+    monkeypatch.setattr(server, "KEEP_SECONDS", 0.02)
+    tries = []
+
+    def fails(path, mode):
+        tries.append(path)
+        raise ControlError("no room")
+    monkeypatch.setattr(server, "SocketFile", fails)
+    one.server._keeper.kill()
+    one.server._keeper = gevent.spawn(one.server._keep_for_ever)
+    os.unlink(one.path)
+    site.wait(lambda: len(tries) > 3, what="some tries")
+    assert len(site.logged("cannot be made anew: no room")) == 1
+
+
 RACE = """
 import gevent.monkey; gevent.monkey.patch_all()
 import sys

@@ -17,7 +17,7 @@ from gevent.socket import cancel_wait
 
 from karoo import readers
 from karoo.ctl.commands import Commands, Listing, Reload, SetLevel
-from karoo.ctl.socketfile import SocketFile, peer_of, shown
+from karoo.ctl.socketfile import ControlError, SocketFile, peer_of, shown
 from karoo.log import clean
 from karoo.net.listener import Frugal
 from karoo.web.asked import BadRequest
@@ -35,6 +35,7 @@ ANSWER_SECONDS = 120.0  # for all of them
 ITEMS_AT_ONCE = 20  # in a line of a list
 LOOK_AGAIN = 0.05  # seconds until it is tried again to accept somebody, where all places are taken
 STOP_SECONDS = 1.0
+KEEP_SECONDS = 10.0  # between two looks at whether the file is still there
 NAME_SECONDS = 2.0  # for the name of a user, which may be asked of a directory over the network
 MOST_NAMES = 100
 
@@ -47,18 +48,50 @@ class ControlServer:
         self.path = path
         self._commands, self._metrics = Commands(proxy, reload, set_level), proxy.metrics
         self._names: dict[int, str] = {}
+        self._mode = mode
         self._file = SocketFile(path, mode)
         self._server = _Server(self._file.sock, self._serve)
+        self._keeper: gevent.Greenlet | None = None
 
     def start(self) -> None:
         self._server.start()
+        self._keeper = gevent.spawn(self._keep_for_ever)
         log.info("commands of karoo ctl come by %s", shown(self.path))
 
     def stop(self) -> None:
         """Stop accepting, remove the file, and end what is open; waits a second at most. May be called twice."""
+        if self._keeper is not None:
+            self._keeper.kill()
         if not self._server.closed:
             self._file.remove()
         self._server.stop(STOP_SECONDS)
+
+    # ------------------------------------------------------------------ the file
+
+    def _keep_for_ever(self) -> None:
+        """Whoever tidies up a folder may remove the file: the proxy could not be commanded any more."""
+        told = ""
+        while True:
+            gevent.sleep(KEEP_SECONDS)
+            try:
+                if self._file.is_gone:
+                    self._make_anew()
+                told = ""
+            except ControlError as failure:
+                if str(failure) != told:
+                    log.warning("the control socket was removed, and cannot be made anew: %s", failure)
+                told = str(failure)
+            except Exception:
+                self._metrics.exceptions += 1
+                log.exception("a bug kept the control socket from being looked after")
+
+    def _make_anew(self) -> None:
+        """Raises ControlError."""
+        file = SocketFile(self.path, self._mode)
+        former, self._file, self._server = self._server, file, _Server(file.sock, self._serve)
+        self._server.start()
+        log.warning("somebody removed %s: it was made anew", shown(self.path))
+        former.stop(STOP_SECONDS)
 
     # ------------------------------------------------------------------ one client
 

@@ -86,6 +86,17 @@ class SocketFile:
             raise ControlError(f"cannot make {shown(self.path)}: {failure.strerror or failure}") from failure
         return sock, (there.st_dev, there.st_ino)
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether there is no file at the path any more: somebody removed it, and the socket is reached by nobody."""
+        try:
+            os.lstat(self.path)
+        except FileNotFoundError:
+            return True
+        except OSError:
+            pass
+        return False
+
     def remove(self) -> None:
         """Remove the file, unless another process has put its own there. To be called before the socket is closed: till
         then no other file can have the same number."""

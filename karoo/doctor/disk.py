@@ -181,7 +181,8 @@ def _lost(section: Section, path: str, pid: int) -> None:
     own = sockets_of(pid) if pid else set()
     if os.path.realpath(path) in map(os.path.realpath, own):
         section.warn("disk.control", label, f"{whose} has lost {path}: somebody removed it, and neither karoo ctl nor "
-                     "karoo top find the proxy", "restart the proxy, and leave the file alone")
+                     "karoo top find the proxy", "the proxy makes it anew within seconds: look again. If it does not, "
+                     "its log says why, or another file is in its place: remove that")
     elif own:
         section.note("disk.control", label, f"{whose} listens at {', '.join(sorted(own))}; {path} will be made at its "
                      "next start")
