@@ -1,78 +1,68 @@
 """Where the lines of the log go: a descriptor, or a file that is put aside when it is large. Nothing here raises into
-who logs, and nothing takes longer than to write the line does."""
+who logs, and nothing waits until somebody takes a line."""
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import stat
-import sys
 import time
 from collections import deque
 from collections.abc import Callable
 
 from gevent import monkey
 
+from karoo.stderr import close, may_wait, own_way, put, takes, to_stderr
+
 KEPT = 1 << 20  # bytes of lines that are kept while they cannot be written
 AGAIN_AFTER = 1.0  # seconds until what failed is tried again, with the next line
+FULL_AGAIN_AFTER = 0.001  # the same where who reads has only not kept up
+END_SECONDS = 1.0  # at the end of the program, for what is kept
 ROTATE_AGAIN_AFTER = 60.0
 NEW_MODE = 0o640  # of a file that is new, less the umask: the log names miners and addresses
 _HOW = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY  # a FIFO that nobody reads must not stop the program
 
 _start_thread = monkey.get_original("_thread", "start_new_thread")
-_os_close = monkey.get_original("os", "close")  # gevent's leaves it to the loop, which other threads have not
 
 
 class LogFileError(Exception):
     """The log cannot go to that file; the text says why."""
 
 
-def stderr_descriptor() -> int | None:
-    """That of standard error; None where there is none. If it is closed as the program starts, Python has no
-    `sys.stderr`: the number 2 is somebody else's then."""
-    try:
-        return None if sys.stderr is None else sys.stderr.fileno()
-    except (OSError, ValueError, AttributeError):  # closed since, or put in place by somebody who has no descriptor
-        return None
-
-
-def to_stderr(data: bytes) -> None:
-    """Write to standard error past all else; what cannot be written is lost. From any thread."""
-    descriptor = stderr_descriptor()
-    try:
-        if descriptor is not None:
-            os.write(descriptor, data)
-        elif sys.stderr is not None:
-            sys.stderr.write(data.decode(errors="replace"))
-    except (OSError, ValueError):
-        pass  # there is no other place to tell it
-
-
 class Output:
-    """A descriptor (None: nobody wants the lines). What it does not take now is kept, up to KEPT bytes, and written
-    later."""
+    """A descriptor that others may share (None: nobody wants the lines). What it does not take now is kept, up to KEPT
+    bytes, and written later: with a line that follows, or by `again`. Nothing but `close` waits, and only so long."""
 
     name = "standard error"
 
     def __init__(self, descriptor: int | None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._descriptor = descriptor
+        self._shared = descriptor
+        self._own = None if descriptor is None else own_way(descriptor)
+        self._descriptor = descriptor if self._own is None else self._own
+        self._polled = descriptor is not None and self._own is None and may_wait(descriptor)
         self._clock = clock
         self._kept: deque[bytes] = deque()
         self._kept_bytes = 0
         self._begun = 0  # bytes of the first that are written already
-        self._failing = False
+        self._failing = 0  # what the last try ended with, of errno
         self._again_at = -math.inf
         self._lost = 0
 
-    def write(self, line: bytes) -> None:
-        """Write a line, which ends in a line feed."""
+    def write(self, line: bytes) -> bool:
+        """Write a line, which ends in a line feed; whether there are lines that wait."""
         if self._kept_bytes and self._kept_bytes + len(line) > KEPT:
             self._spill(line)
         else:
             self._kept.append(line)
             self._kept_bytes += len(line)
+        return self.again()
+
+    def again(self) -> bool:
+        """Write what waits, if it is time for that; whether there is more."""
         if not self._failing or self._clock() >= self._again_at:
             self._catch_up()
+        return bool(self._failing)
 
     def urgent(self, line: bytes) -> None:
         """Write a line at once, past what is kept; from any thread, while the loop may hang anywhere in `write`."""
@@ -84,15 +74,23 @@ class Output:
         return lost
 
     def close(self, successor: Output | None = None) -> None:
-        """Write what can be; the rest goes to the successor."""
+        """Write what can be; the rest goes to the successor. Without one the program ends: who reads has END_SECONDS
+        to take it."""
         self._catch_up()
+        end = time.monotonic() + END_SECONDS
+        while (successor is None and self._failing == errno.EAGAIN and self._descriptor is not None
+               and (left := end - time.monotonic()) > 0 and takes(self._descriptor, left)):
+            self._catch_up()
         for line in self._kept:
             if successor is not None:
                 successor.write(line)
             else:
                 self._spill(line)
         self._kept.clear()
-        self._kept_bytes = 0
+        self._kept_bytes = self._begun = 0
+        if self._own is not None:
+            close(self._own)
+            self._own, self._descriptor, self._polled = None, self._shared, True
 
     def _spill(self, line: bytes) -> None:
         """Do with a line for which there is no room what can be done."""
@@ -105,7 +103,8 @@ class Output:
                 descriptor = self._for(len(kept[0]))
                 line = kept[0]
                 if descriptor is not None:
-                    self._begun += os.write(descriptor, line[self._begun:] if self._begun else line)
+                    rest = line[self._begun:] if self._begun else line
+                    self._begun += put(descriptor, rest) if self._polled else os.write(descriptor, rest)
                     if self._begun < len(line):
                         continue
                 kept.popleft()
@@ -113,12 +112,13 @@ class Output:
                 self._begun = 0
         except OSError as failure:
             if not self._failing:
-                self._failing = True
                 self._tell_failing(failure)
-            self._again_at = self._clock() + AGAIN_AFTER
+            self._failing = failure.errno or errno.EIO
+            full = self._failing == errno.EAGAIN
+            self._again_at = self._clock() + (FULL_AGAIN_AFTER if full else AGAIN_AFTER)
         else:
             if self._failing:
-                self._failing = False
+                self._failing = 0
                 self._tell_works()
 
     def _for(self, size: int) -> int | None:
@@ -145,8 +145,9 @@ class LogFile(Output):
         self.path = self.name = path
         self.rotate_bytes, self.keep = rotate_bytes, keep
         self._rotate_again_at = -math.inf
+        super().__init__(None, clock)
         try:
-            super().__init__(_open(path, None), clock)
+            self._descriptor = _open(path, None)
         except OSError as failure:
             raise LogFileError(f"the log cannot go to {path}: {failure.strerror}") from failure
 
@@ -166,7 +167,7 @@ class LogFile(Output):
             try:
                 os.write(descriptor, line)
             finally:
-                _os_close(descriptor)
+                close(descriptor)
         except OSError:
             pass  # it is on standard error
 
@@ -176,11 +177,11 @@ class LogFile(Output):
             _close_aside(self._descriptor)
         self._descriptor = None
 
-    def write(self, line: bytes) -> None:
-        if self._descriptor is None:  # as the program ends
-            to_stderr(line)
-        else:
-            super().write(line)
+    def write(self, line: bytes) -> bool:
+        if self._descriptor is not None:
+            return super().write(line)
+        to_stderr(line)  # as the program ends
+        return False
 
     def _spill(self, line: bytes) -> None:
         to_stderr(line)
@@ -290,16 +291,9 @@ def _remove(path: str) -> None:
 def _close_aside(descriptor: int) -> None:
     """Close a file whose last name may be gone, without waiting."""
     try:
-        _start_thread(_close, (descriptor,))
+        _start_thread(close, (descriptor,))
     except RuntimeError:  # no more threads to be had
-        _close(descriptor)
-
-
-def _close(descriptor: int) -> None:
-    try:
-        _os_close(descriptor)
-    except OSError:
-        pass  # a late fault of the disk; the file is left anyway
+        close(descriptor)
 
 
 def _say(text: str) -> None:
