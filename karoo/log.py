@@ -31,7 +31,7 @@ _EXTRAS = ("session", "peer", "worker", "report")
 _COLORS = {"DEBUG": "2", "INFO": "32", "WARNING": "33", "ERROR": "31", "CRITICAL": "1;31"}  # ECMA-48: faint, green, ...
 MEGABYTE = 1_000_000
 STDERR = 2
-AGAIN_EVERY = 0.1  # seconds between two looks whether lines that wait are taken, while there are some
+AGAIN_EVERY = 0.02  # seconds between two looks whether lines that wait are taken, while there are some
 _make_lock, _get_ident = monkey.get_original("_thread", ["RLock", "get_ident"])
 _LINE_FEED, _INDENTED = "\n", "\n  "
 

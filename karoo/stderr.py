@@ -18,7 +18,8 @@ _poll = monkey.get_original("select", "poll")  # gevent's asks the loop, which o
 _os_close = monkey.get_original("os", "close")  # and so does its close
 
 # Where poll says that there is room, so many bytes are taken without waiting: POSIX says it of pipes, sockets in Linux
-# take more, and terminals tell of room for 256 at least, of which a line feed may need two.
+# take more, and terminals tell of room for 256 or more; but there a line feed that follows something may wait for room
+# of its own.
 PIECE, TERMINAL_PIECE = select.PIPE_BUF, 128
 
 
@@ -80,7 +81,11 @@ def put(descriptor: int, data: bytes) -> int:
     """
     if not takes(descriptor):
         raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-    return os.write(descriptor, data[:TERMINAL_PIECE if os.isatty(descriptor) else PIECE])
+    size = PIECE
+    if os.isatty(descriptor):
+        feed = data.find(b"\n", 0, TERMINAL_PIECE)
+        size = TERMINAL_PIECE if feed < 0 else feed or 1
+    return os.write(descriptor, data[:size])
 
 
 def takes(descriptor: int, timeout: float = 0.0) -> bool:
