@@ -119,6 +119,16 @@ class _Stream(Output):
         self.write(line)
 
 
+class _LoopsWords:
+    """Where gevent shows the traceback of what died in the loop or of a greenlet that nobody looks after."""
+
+    def write(self, text: str) -> None:
+        to_stderr(text.encode(errors="replace"))
+
+    def flush(self) -> None:
+        pass
+
+
 class _Handler(logging.Handler):
     """Writes lines, but no flood of them (`limit`; None: all). Whatever happens, it does not raise."""
 
@@ -231,6 +241,7 @@ def setup(level: str = "info", form: str = "text", stream: TextIO | None = None,
 def setup_from(options: Log) -> None:
     """Send the log where the options say. Raises LogFileError, and has changed nothing then."""
     prepare(options)()
+    gevent.get_hub().exception_stream = _LoopsWords()  # its own way is to wait for standard error
 
 
 def prepare(options: Log) -> Callable[[], None]:

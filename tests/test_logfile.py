@@ -364,13 +364,17 @@ def test_a_line_that_the_former_file_took_in_part_stands_in_the_new_one_whole(pa
 @pytest.fixture
 def in_time():
     """Ends a test that waits in a system call, which nothing of gevent's does."""
+    waits = []
+
     def over(*_):
+        waits.append(True)
         raise AssertionError("it waits")
     former = signal.signal(signal.SIGALRM, over)
     signal.setitimer(signal.ITIMER_REAL, 20)
     yield
     signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, former)
+    assert not waits, "whoever caught that"
 
 
 class Ends:
@@ -530,6 +534,20 @@ def test_an_urgent_line_does_not_wait_either(ends, monkeypatch):
         monkeypatch.setattr(stderr, "own_way", logfile.own_way)
     for _ in range(100):
         output.urgent(line(1, 1000))
+    monkeypatch.setattr(logfile, "END_SECONDS", 0)
+    output.close()
+
+
+def test_the_traceback_of_a_greenlet_that_died_does_not_wait_but_comes_where_it_can(ends, root, monkeypatch, told):
+    logs.setup_from(Log())
+    gevent.spawn(int, "no number").join()
+    assert "ValueError: invalid literal" in told.getvalue()
+    monkeypatch.setattr(sys, "stderr", os.fdopen(ends.writer, "w", 1, closefd=False))
+    output = Output(ends.writer)
+    while not output.write(line(0)):
+        pass
+    gevent.spawn(int, "no number either").join()
+    monkeypatch.setattr(logfile, "END_SECONDS", 0)
     output.close()
 
 
