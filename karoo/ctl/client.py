@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import socket
+import stat
 from collections.abc import Iterator, Mapping
 from time import monotonic
 from typing import Any
@@ -50,7 +51,8 @@ def socket_path(config_path: str | None, given: str | None, environ: Mapping[str
 
 
 def _from_config(path: str, environ: Mapping[str, str]) -> str:
-    """`control.socket` of a file that may be faulty otherwise: the proxy is to say what is wrong with it."""
+    """`control.socket` of a file that may be faulty otherwise: the proxy is to say what is wrong with it. Where the
+    whole cannot be read there is none: another proxy may have the socket that is meant where nothing is said of it."""
     try:
         text = read_text(path)
     except ConfigError as fault:
@@ -60,8 +62,8 @@ def _from_config(path: str, environ: Mapping[str, str]) -> str:
         builder = Builder(config.Config, environ)
         found = based(builder.build(config.Config, parse(text, path), "", 1), folder)
         faults = [one for one in builder.faults if one.path.split(".")[0] == "control"]
-    except ConfigError:
-        return os.path.join(folder, config.Control().socket)
+    except ConfigError as fault:
+        raise NoProxy(f"{fault}\n(--socket PATH needs no configuration)") from None
     if faults:
         raise NoProxy(f"{ConfigError(path, faults)}\n(--socket PATH needs no configuration)")
     if not found.control.socket:
@@ -80,11 +82,13 @@ def connect(path: str, seconds: float = SECONDS) -> socket.socket:
         sock.connect(path)
     except OSError as failure:
         sock.close()
-        raise NoProxy(f"{shown(path)}: {_why(failure)}") from None
+        raise NoProxy(f"{shown(path)}: {_why(path, failure)}") from None
     return sock
 
 
-def _why(failure: OSError) -> str:
+def _why(path: str, failure: OSError) -> str:
+    if os.path.exists(path) and not stat.S_ISSOCK(os.stat(path).st_mode):
+        return "this is no control socket"
     match failure.errno:
         case errno.ENOENT:
             return "there is no such socket: no proxy runs with it, or control.socket names another"
@@ -92,8 +96,6 @@ def _why(failure: OSError) -> str:
             return "no proxy listens there any more: the one that made it has ended"
         case errno.EACCES | errno.EPERM:
             return "you may not open it: control.mode decides who may, and so do the rights of its folder"
-        case errno.ENOTSOCK | errno.EPROTOTYPE:
-            return "this is no control socket"
     if isinstance(failure, TimeoutError) or failure.errno == errno.EAGAIN:
         return "the proxy is there and does not answer"
     return failure.strerror or str(failure)
