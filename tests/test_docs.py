@@ -19,9 +19,10 @@ import yaml
 from karoo import cli
 from karoo.accounting.deltas import Deltas
 from karoo.accounting.ledger import Ledger, open_reader
-from karoo.config import Config, loads
+from karoo.config import Config, loads, passes_users_on, remarks
 from karoo.configdoc import reference
 from karoo.configschema import Section, members, walk
+from karoo.policy.workers import WorkerNames
 from karoo.reload import differences, live
 
 ROOT = Path(__file__).parent.parent
@@ -119,6 +120,35 @@ def test_what_waits_for_a_restart_is_named():
     bullet, = re.findall(r"^- \*\*After a restart\*\*:(.*?)\n\n", (ROOT / "docs" / "operations.md").read_text(),
                          re.MULTILINE | re.DOTALL)
     assert set(re.findall("`([^`]+)`", bullet)) == waiting
+
+
+# ---------------------------------------------------------------- what files of the original Karoo leave out
+
+MIGRATION = (ROOT / "docs" / "migration.md").read_text()
+LEFT_OUT = re.findall(r"^\| (`[^|]*`) \| [^|]* \| ([^|]*) \| [^|]* \|$",
+                      MIGRATION.partition("\n| left out |")[2].partition("\n\n")[0], re.MULTILINE)
+
+
+def test_what_is_left_out_means_what_the_table_says():
+    settings = loads('{"upstream": {"host": "pool.example.org", "user": "wallet"}}')
+    defaults = {path: value for path, _, value in walk(settings)}
+    said = {name: yaml.safe_load(value) for names, here in LEFT_OUT
+            for name, value in zip(re.findall(r"`([^`]+)`", names), re.findall(r"\d[\d.:]*|true|false", here), strict=True)}
+    assert len(said) > 6
+    assert said == {name: defaults[name] for name in said}
+
+
+def test_who_is_paid_as_the_original_paid_is_what_the_page_says():
+    """`local_authorize: false` pays the miners' own users, and the advice keeps the payee."""
+    moved = '{"upstream": {"host": "a", "user": "wallet"%s}, "backups": [{"host": "b", "user": "wallet"%s}]%s}'
+    old = loads(moved % ("", "", ', "compat": {"local_authorize": false}'))
+    assert [pool.worker_names for pool in old.pools] == ["passthrough"] * 2
+    assert passes_users_on(old)
+    advice, = re.findall('`("worker_names": "[a-z]+")`', MIGRATION)
+    advised = loads(moved % (f", {advice}", f", {advice}", ""))
+    assert [WorkerNames(pool.worker_names, pool.user).upstream_user("miner.rig7") for pool in advised.pools] == [
+        "wallet"] * 2
+    assert not remarks(advised)
 
 
 # ---------------------------------------------------------------- what the log says
