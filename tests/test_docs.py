@@ -132,8 +132,8 @@ LEFT_OUT = re.findall(r"^\| (`[^|]*`) \| [^|]* \| ([^|]*) \| [^|]* \|$",
 def test_what_is_left_out_means_what_the_table_says():
     settings = loads('{"upstream": {"host": "pool.example.org", "user": "wallet"}}')
     defaults = {path: value for path, _, value in walk(settings)}
-    said = {name: yaml.safe_load(value) for names, here in LEFT_OUT
-            for name, value in zip(re.findall(r"`([^`]+)`", names), re.findall(r"\d[\d.:]*|true|false", here), strict=True)}
+    said = {name: yaml.safe_load(value) for names, here in LEFT_OUT for name, value in zip(
+        re.findall(r"`([^`]+)`", names), re.findall(r"\d[\d.:]*|true|false", here), strict=True)}
     assert len(said) > 6
     assert said == {name: defaults[name] for name in said}
 
