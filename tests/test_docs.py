@@ -26,6 +26,7 @@ from karoo.configdoc import reference
 from karoo.configschema import Section, members, walk
 from karoo.policy.workers import WorkerNames
 from karoo.reload import differences, live
+from karoo.stratum import messages
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "deploy" / "README.md", *sorted((ROOT / "docs").glob("*.md")),
@@ -254,6 +255,26 @@ def test_commands_that_are_named_are_there(page, command, further):
 def test_commands_are_named():
     assert {command for _, command, _ in CALLED} >= {"run", "check", "doctor", "ctl", "top", "report", "cert", "config"}
     assert len(TABLES) > 10
+
+
+# ---------------------------------------------------------------- the protocol
+
+LINES = (ROOT / "docs" / "protocol.md").read_text().partition("\n## Lines\n")[2].partition("\n## ")[0]
+
+
+@pytest.mark.parametrize(("fault", "beginning"), [
+    (messages.Malformed, "- A request whose"), (messages.ProtocolError, "- What is no JSON object"),
+    (None, "- An answer that nothing")])
+def test_lines_that_are_shown_are_what_the_page_calls_them(fault, beginning):
+    bullet, = [one for one in re.split(r"\n(?=- )", LINES.strip()) if one.startswith(beginning)]
+    examples = re.findall(r"`([{\[][^`]*[}\]]|hello)`", bullet)
+    assert examples
+    for line in examples:
+        if fault is None:
+            assert isinstance(messages.parse(line.encode()), messages.Response)
+        else:
+            with pytest.raises(fault):
+                messages.parse(line.encode())
 
 
 # ---------------------------------------------------------------- operations
