@@ -1,6 +1,6 @@
 """The command line. Exit codes: 0 well, 2 wrong words, 3 warnings (`karoo doctor --strict`), 69 something is not to be
-had (a port, a pool, a file), 70 it cannot go on and is to be started anew, 74 standard output cannot be written, 78 a
-faulty configuration. No restart mends 2 and 78 (supervisord: `exitcodes=0,2,78`)."""
+had (a port, a pool, a file), 70 it cannot go on and is to be started anew, 78 a faulty configuration. No restart mends
+2 and 78 (supervisord: `exitcodes=0,2,78`)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ import sys
 from collections.abc import Callable, Sequence
 
 from karoo import __version__
-from karoo.output import NotShown, show
 
-EX_OK, EX_USAGE, EX_UNAVAILABLE, EX_IOERR, EX_CONFIG = 0, 2, 69, 74, 78
+EX_OK, EX_USAGE, EX_UNAVAILABLE, EX_CONFIG = 0, 2, 69, 78
 
 EPILOG = """\
 examples:
@@ -39,14 +38,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if option in ("-c", "--config", "-config"):  # the last as the original Karoo had it
         words[:1] = ["run", "--config", *value]
     args = _parser().parse_args(words)
-    if sys.stdout is None and args.call not in (_run, _demo, _simulate_pool, _simulate_miner):
-        return _fail("standard output is closed, so that nothing can be shown", EX_IOERR)
     try:
         return args.call(args)  # type: ignore[no-any-return]
     except KeyboardInterrupt:
         return 130
-    except NotShown as failure:
-        return _fail(f"standard output: {failure}", EX_IOERR) if str(failure) else EX_OK
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -205,26 +200,29 @@ def _check(args: argparse.Namespace) -> int:
     except config.ConfigError as faults:
         return _fail(str(faults), EX_CONFIG)
     for sentence in config.remarks(settings):
-        show(f"note: {sentence}")
+        print(f"note: {sentence}")
     try:
         waysin.securities(settings)
         waysin.check_pools(settings)
     except TlsError as fault:
         return _fail(str(fault), EX_CONFIG)
-    show(f"{args.config}: the configuration is right")
+    print(f"{args.config}: the configuration is right")
     if not args.connect:
         return EX_OK
     from karoo.doctor import examine, words
     report = examine.examine_pools(args.config, settings)
     for section in report.sections:
-        show("\n".join(["", *words.section_lines(section, *_terminal())]))
+        print("\n".join(["", *words.section_lines(section, *_terminal())]))
     return report.exit_code()
 
 
 def _doctor(args: argparse.Namespace) -> int:
     from karoo.doctor import examine, words
     report = examine.examine(args.config, examine.Wishes(args.offline, args.timeout))
-    show(words.as_json(report, args.strict) if args.json else words.text(report, *_terminal()))
+    if args.json:
+        print(words.as_json(report, args.strict))
+    else:
+        print(words.text(report, *_terminal()))
     return report.exit_code(args.strict)
 
 
@@ -260,7 +258,7 @@ def _top(args: argparse.Namespace) -> int:
 
 def _config(args: argparse.Namespace) -> int:
     from karoo.configdoc import example
-    show(example().rstrip("\n"))
+    sys.stdout.write(example())
     return EX_OK
 
 
@@ -270,7 +268,7 @@ def _cert(args: argparse.Namespace) -> int:
     from karoo import cert
     try:
         hosts = cert.own_hosts() if args.hosts is None else args.hosts
-        show(cert.create(args.out, hosts, args.days or cert.DAYS, args.force, time.time()).rstrip("\n"))
+        sys.stdout.write(cert.create(args.out, hosts, args.days or cert.DAYS, args.force, time.time()))
     except cert.BadRequest as fault:
         return _fail(str(fault), EX_USAGE)
     except cert.NotWritten as failure:

@@ -29,7 +29,6 @@ from karoo.accounting.periods import (
     read_moment,
     utc,
 )
-from karoo.output import show
 from karoo.stratum import difficulty as dif
 from karoo.stratum.share import ALGORITHMS
 
@@ -84,7 +83,7 @@ def run(database: str, args: argparse.Namespace, algorithm: str = "sha256d", now
         for deltas in sums.values():
             total.add(deltas)
         text = as_table(rows, row("total", total, period, diff1), period)
-    show(text.rstrip("\n"))
+    sys.stdout.write(text)
     return EX_OK
 
 

@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import socket
-import stat
 from collections.abc import Iterator, Mapping
 from time import monotonic
 from typing import Any
@@ -51,8 +50,7 @@ def socket_path(config_path: str | None, given: str | None, environ: Mapping[str
 
 
 def _from_config(path: str, environ: Mapping[str, str]) -> str:
-    """`control.socket` of a file that may be faulty otherwise: the proxy is to say what is wrong with it. Where the
-    whole cannot be read there is none: another proxy may have the socket that is meant where nothing is said of it."""
+    """`control.socket` of a file that may be faulty otherwise: the proxy is to say what is wrong with it."""
     try:
         text = read_text(path)
     except ConfigError as fault:
@@ -62,8 +60,8 @@ def _from_config(path: str, environ: Mapping[str, str]) -> str:
         builder = Builder(config.Config, environ)
         found = based(builder.build(config.Config, parse(text, path), "", 1), folder)
         faults = [one for one in builder.faults if one.path.split(".")[0] == "control"]
-    except ConfigError as fault:
-        raise NoProxy(f"{fault}\n(--socket PATH needs no configuration)") from None
+    except ConfigError:
+        return os.path.join(folder, config.Control().socket)
     if faults:
         raise NoProxy(f"{ConfigError(path, faults)}\n(--socket PATH needs no configuration)")
     if not found.control.socket:
@@ -82,13 +80,11 @@ def connect(path: str, seconds: float = SECONDS) -> socket.socket:
         sock.connect(path)
     except OSError as failure:
         sock.close()
-        raise NoProxy(f"{shown(path)}: {_why(path, failure)}") from None
+        raise NoProxy(f"{shown(path)}: {_why(failure)}") from None
     return sock
 
 
-def _why(path: str, failure: OSError) -> str:
-    if os.path.exists(path) and not stat.S_ISSOCK(os.stat(path).st_mode):
-        return "this is no control socket"
+def _why(failure: OSError) -> str:
     match failure.errno:
         case errno.ENOENT:
             return "there is no such socket: no proxy runs with it, or control.socket names another"
@@ -96,6 +92,8 @@ def _why(path: str, failure: OSError) -> str:
             return "no proxy listens there any more: the one that made it has ended"
         case errno.EACCES | errno.EPERM:
             return "you may not open it: control.mode decides who may, and so do the rights of its folder"
+        case errno.ENOTSOCK | errno.EPROTOTYPE:
+            return "this is no control socket"
     if isinstance(failure, TimeoutError) or failure.errno == errno.EAGAIN:
         return "the proxy is there and does not answer"
     return failure.strerror or str(failure)

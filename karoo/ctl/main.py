@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import ipaddress
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -14,7 +15,6 @@ from typing import Any
 from karoo import units
 from karoo.ctl import words
 from karoo.log import colored
-from karoo.output import show
 
 EX_OK, EX_FAILED, EX_USAGE, EX_UNAVAILABLE = 0, 1, 2, 69
 
@@ -280,14 +280,22 @@ def run(args: argparse.Namespace) -> int:
         return fail(str(failure), EX_UNAVAILABLE)
     except client.Failed as failure:
         if args.json:
-            show(json.dumps({"error": {"code": failure.code, "message": str(failure)}}))
+            say(json.dumps({"error": {"code": failure.code, "message": str(failure)}}))
         return fail(str(failure), EX_USAGE if failure.code == "bad_request" else EX_FAILED)
     if args.json:
-        # All that is not ASCII as an escape, and DEL: what a miner sends must not steer a terminal.
-        show(json.dumps(found, indent=1).replace("\x7f", "\\u007f"))
-        return EX_OK
+        return say(json.dumps(found, ensure_ascii=False, indent=1))
     room = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    show("\n".join(tell(found, room, colored("auto", sys.stdout))))
+    return say("\n".join(tell(found, room, colored("auto", sys.stdout))))
+
+
+def say(text: str) -> int:
+    """Print a text, whatever the terminal can show of it."""
+    try:
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:  # `karoo ctl workers | head`; what is still buffered must not fail once more at the exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return EX_OK
 
 

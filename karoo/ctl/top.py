@@ -19,7 +19,6 @@ from karoo.ctl import client, frame, main
 from karoo.ctl.frame import SORTS, Seen
 from karoo.ctl.screen import Screen, strings_of
 from karoo.log import colored
-from karoo.output import show
 
 ANSWER_SECONDS = 10.0
 RETRY_SECONDS = 1.0
@@ -42,9 +41,8 @@ def run(args: argparse.Namespace) -> int:
         strings = strings_of(os.environ.get("TERM", ""), sys.stdout.fileno(), colored("auto", sys.stdout))
     if strings is None:
         columns = shutil.get_terminal_size((NARROW, 24)).columns if sys.stdout.isatty() else NARROW
-        show("\n".join("".join(text for text, _ in line).rstrip()
-                       for line in frame.picture(seen, key, columns, None)))
-        return main.EX_OK
+        return main.say("\n".join("".join(text for text, _ in line).rstrip()
+                                  for line in frame.picture(seen, key, columns, None)))
     screen = Screen(strings, sys.stdin.fileno(), sys.stdout.fileno(), sys.stdout.encoding or "utf-8")
     return Top(path, args.interval, key, seen, screen).run()
 
