@@ -320,6 +320,17 @@ def test_without_a_terminal_one_picture_is_printed(farm, karoo):
     assert rows[1].startswith("anna")
 
 
+@pytest.mark.parametrize("words_", [("top",), ("ctl", "status"), ("ctl", "--json", "workers")])
+def test_what_cannot_be_printed_is_told_in_one_line(farm, words_):
+    command, *more = words_
+    for redirected, code, why in ((">/dev/full", 74, "karoo: standard output: No space left on device\n"),
+                                  (">&-", 74, "karoo: standard output is closed\n"),
+                                  (">/dev/null <&-", 0, "")):
+        line = " ".join(["exec", sys.executable, "-m", "karoo", command, "--socket", farm[0], *more, redirected])
+        done = subprocess.run(["sh", "-c", line], cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
+        assert (done.returncode, done.stderr) == (code, why)
+
+
 @pytest.mark.parametrize("term", ["dumb", ""])
 def test_a_dumb_terminal_gets_one_picture(farm, terminal, term):
     path, _, _ = farm
