@@ -1,6 +1,6 @@
 """The command line. Exit codes: 0 well, 2 wrong words, 3 warnings (`karoo doctor --strict`), 69 something is not to be
-had (a port, a pool, a file), 70 it cannot go on and is to be started anew, 78 a faulty configuration. No restart mends
-2 and 78 (supervisord: `exitcodes=0,2,78`)."""
+had (a port, a pool, a file), 70 it cannot go on and is to be started anew, 74 what is to be printed cannot be written,
+78 a faulty configuration. No restart mends 2 and 78 (supervisord: `exitcodes=0,2,78`)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 
-from karoo import __version__
+from karoo import __version__, stdout
 
-EX_OK, EX_USAGE, EX_UNAVAILABLE, EX_CONFIG = 0, 2, 69, 78
+EX_OK, EX_USAGE, EX_UNAVAILABLE, EX_IOERR, EX_CONFIG = 0, 2, 69, 74, 78
 
 EPILOG = """\
 examples:
@@ -33,6 +33,17 @@ examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
+    sys.stdout = stdout.guarded(sys.stdout)
+    try:
+        try:
+            return _command(argv)
+        finally:
+            sys.stdout.flush()
+    except stdout.NotPrinted as failure:
+        return _fail(str(failure), EX_IOERR) if sys.stderr is not None else EX_IOERR
+
+
+def _command(argv: Sequence[str] | None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     option, *value = words[0].split("=", 1) if words else [""]
     if option in ("-c", "--config", "-config"):  # the last as the original Karoo had it

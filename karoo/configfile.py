@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -121,6 +122,18 @@ def read_text(path: str | os.PathLike[str]) -> str:
     except (OSError, ValueError) as error:
         sentence = f"the file cannot be read: {getattr(error, 'strerror', None) or error}"
     raise ConfigError(name, [Fault("", None, sentence)])
+
+
+def require_file(path: str | os.PathLike[str]) -> None:
+    """Look whether a path is that of a file, or of nothing. Raises ConfigError where it is that of a pipe or a device:
+    to read one may take for ever, in which a proxy that runs would serve nobody."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return  # to read it says why
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        sentence = "this is no file but a pipe or a device, which may be read at the start only: put a file there"
+        raise ConfigError(os.fspath(path), [Fault("", None, sentence)])
 
 
 def parse(text: str, name: str) -> Node:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterable
+import re
+import time
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from gevent.lock import BoundedSemaphore
@@ -12,15 +14,20 @@ from gevent.lock import BoundedSemaphore
 from karoo import config
 from karoo import log as logs
 from karoo.config import Config, Listener, Tls
-from karoo.configschema import walk
+from karoo.configfile import require_file
+from karoo.configschema import Option, walk
 from karoo.net.tls import TlsError
 from karoo.proxy.proxy import Proxy
 from karoo.proxy.waysin import Security, check_pools, securities
 from karoo.timeline import WARNING
+from karoo.units import counted
 
 log = logging.getLogger("karoo")
 
-SECRET = "(secret)"
+SECRET, NOTHING = "(secret)", "nothing"
+MOST_SHOWN = 5  # values of a list
+LONGEST_SHOWN = 200  # characters of a value
+_ITEM = re.compile(r"\w+\[\d+\]")
 
 
 class NoReload(RuntimeError):
@@ -44,9 +51,10 @@ class Reloader:
 
     def _reload(self, path: str, by: str) -> dict[str, Any]:
         try:
+            require_file(path)
             new = config.load(path)
         except config.ConfigError as faults:
-            self._refuse(f"it is faulty:\n{faults}", "the file is faulty", by)
+            self._refuse(f"it is faulty: {faults}", "the file is faulty", by)
             raise NoReload(str(faults)) from None
         former = self._proxy.settings
         merged, held_back = without_clash(former, live(former, new))
@@ -60,18 +68,22 @@ class Reloader:
         except logs.LogFileError as failure:
             self._refuse(f"log.file: {failure}", f"log.file: {failure}", by)
             raise NoReload(f"log.file: {failure}") from None
+        renewed = self._renewed(merged, certificates)
         self._proxy.apply(merged, certificates)
         changed = self._tell(differences(former, merged), "")
         for sentence in held_back:
             log.warning("%s", sentence)
         waiting = self._tell(differences(merged, new), ", after a restart")
+        found = self._tell(renewed, "")
         if to_new_log is not None:
             to_new_log()
-        text = (f"The configuration was read again: {len(changed)} options changed, "
-                f"{len(waiting)} wait for a restart")
+        text = (f"The configuration was read again: {counted(len(changed), 'option')} changed, "
+                f"{len(waiting)} {'waits' if len(waiting) == 1 else 'wait'} for a restart")
+        if renewed:
+            text += f"; {counted(len(renewed), 'file')} of certificates renewed"
         log.warning("%s: %s", by or "the operator", text)
         self._proxy.metrics.timeline.note("reload", text, by=by)
-        return {"changed": changed, "needs_restart": waiting}
+        return {"changed": changed + found, "needs_restart": waiting}
 
     def _certificates(self, merged: Config, new: Config) -> list[Security]:
         """The TLS of each listener that is there, for settings that come from a file. All that the file names is read,
@@ -81,16 +93,34 @@ class Reloader:
         return [read.get(way.tls, entrance.security)
                 for way, entrance in zip(merged.ways_in, self._proxy.entrances, strict=True)]
 
-    def _tell(self, found: Iterable[tuple[str, str, str]], when: str) -> list[str]:
+    def _renewed(self, merged: Config, certificates: list[Security]) -> list[tuple[str, str]]:
+        """Files that hold other certificates than before under the name that they had, as `differences` tells them."""
+        found = []
+        ways = zip(merged.ways_by_path.items(), self._proxy.entrances, certificates, strict=True)
+        for (path, way), entrance, security in ways:
+            if way.tls != entrance.settings.tls or security.expires is None:
+                continue
+            before, until = entrance.security, time.strftime("%Y-%m-%d %H:%M", time.localtime(security.expires))
+            if security.shown != before.shown:
+                found.append((f"{path}.tls.cert_file (renewed)", f"{way.tls.cert_file} is valid until {until}"))
+            if security.authorities != before.authorities:
+                found.append((f"{path}.tls.client_ca_file (renewed)", way.tls.client_ca_file))
+        return found
+
+    def _tell(self, found: Iterable[tuple[str, str]], when: str) -> list[str]:
         """Log some differences; their paths."""
         paths = []
-        for path, old, new in found:
-            log.warning("%s: %s instead of %s%s", path, new, old, when)
+        for path, sentence in found:
+            log.warning("%s: %s%s", path, sentence, when)
             paths.append(path)
         return paths
 
     def _refuse(self, why: str, short: str, by: str) -> None:
-        log.error("%s asked for the configuration to be read again, but %s", by or "the operator", why)
+        """`why` may have several lines."""
+        headline, *more = why.split("\n")
+        log.error("%s asked for the configuration to be read again, but %s", by or "the operator", headline)
+        for line in more:
+            log.error("%s", line)
         self._proxy.metrics.timeline.note("reload", f"The configuration was not read again: {short}", WARNING, by=by)
 
 
@@ -144,15 +174,64 @@ def _given(merged: Config) -> set[str]:
     return profiles | {path for path in merged.given if path.startswith(("upstream.", "backups["))}
 
 
-def differences(old: Config, new: Config) -> list[tuple[str, str, str]]:
-    """(path, old value, new value) of each option that differs, as texts; secrets are masked."""
-    before = {path: (each, value) for path, each, value in walk(old)}
-    after = {path: (each, value) for path, each, value in walk(new)}
+def differences(old: Config, new: Config) -> list[tuple[str, str]]:
+    """(path, what is there instead of what) of each option that differs; secrets are masked. A pool or a listener that
+    only one of the two has is a single difference, and is told by the options that are not their defaults."""
+    before, after = _by_place(old), _by_place(new)
     found = []
-    for path in sorted(before | after):
-        each, _ = before.get(path) or after[path]
-        values = [table[path][1] if path in table else None for table in (before, after)]
-        if values[0] != values[1]:
-            texts = [SECRET if each.secret else "nothing" if value is None else repr(value) for value in values]
-            found.append((path, texts[0], texts[1]))
+    for place in sorted(before | after):
+        if place not in before or place not in after:
+            was, now = (_row(rows.get(place)) for rows in (before, after))
+            found.append((place, f"{now} instead of {was}"))
+            continue
+        for (path, each, value), (_, _, other) in zip(before[place], after[place], strict=True):
+            if value != other:
+                found.append((path, _change(each, value, other)))
+    return sorted(found)
+
+
+_Row = list[tuple[str, Option, Any]]
+
+
+def _by_place(settings: Config) -> dict[str, _Row]:
+    """All options, by the item of a list that they belong to, such as `backups[1]`, or for others by their path."""
+    found: dict[str, _Row] = {}
+    for path, each, value in walk(settings):
+        item = _ITEM.match(path)
+        found.setdefault(item.group() if item else path, []).append((path, each, value))
     return found
+
+
+def _row(options: _Row | None) -> str:
+    """An item of a list in words."""
+    if options is None:
+        return NOTHING
+    return "{" + ", ".join(f"{path.partition('.')[2]}: {_shown(each, value)}" for path, each, value in options
+                           if each.required or value != each.default) + "}"
+
+
+def _change(each: Option, old: Any, new: Any) -> str:
+    """What became of an option. Of a list, what came and what went."""
+    if not (isinstance(old, tuple) and isinstance(new, tuple)) or each.secret:
+        return f"{_shown(each, new)} instead of {_shown(each, old)}"
+    came, went = ([one for one in there if one not in others] for there, others in ((new, set(old)), (old, set(new))))
+    return ", ".join([f"now with {_some(came)}"] * bool(came) + [f"no longer with {_some(went)}"] * bool(went)
+                     ) or "in another order"
+
+
+def _shown(each: Option, value: Any) -> str:
+    if each.secret:
+        return SECRET if value else NOTHING
+    if isinstance(value, tuple):
+        return f"[{_some(value)}]"
+    return NOTHING if value is None else _short(value)
+
+
+def _some(values: Sequence[Any]) -> str:
+    more = len(values) - MOST_SHOWN
+    return ", ".join(map(_short, values[:MOST_SHOWN])) + (f" and {more} more" if more > 0 else "")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"

@@ -42,6 +42,7 @@ class Service:
         self._activation, self._notifier = Activation(), Notifier()
         self.proxy = Proxy(settings, self._activation.take, self._tell_systemd)
         self._reloader = Reloader(self.proxy, path)
+        self._stopping = False
         self.web: WebServer | None = None
         self.live: Live | None = None
         if settings.http.listen:
@@ -71,12 +72,13 @@ class Service:
             log.warning("there will be no karoo ctl: %s", failure)
             return None
 
-    def warn_of_room(self) -> None:
-        """Say so when fewer miners fit than the configuration means to."""
-        room, wanted = self.proxy.door.room, self.proxy.settings.proxy.max_clients
-        if room < wanted:
-            log.warning("the limit of open files leaves room for %d miners, not the %d of proxy.max_clients: raise it "
-                        "(ulimit -n, or LimitNOFILE of systemd) or lower max_clients", room, wanted)
+    def warn(self, former: config.Config | None = None) -> None:
+        """Log what is to be warned of in the settings, except for what was so in the former ones."""
+        host = self.web.host if self.web is not None else None
+        known = [] if former is None else warnings(former, host)
+        for sentence in warnings(self.proxy.settings, host):
+            if sentence not in known:
+                log.warning("%s", sentence)
 
     def start(self) -> None:
         if self.web is not None:
@@ -89,14 +91,20 @@ class Service:
         self._tell_systemd()
 
     def reload(self, by: str) -> dict[str, Any]:
-        """Read the configuration again; see `Reloader`. Raises NoReload."""
+        """Read the configuration again; see `Reloader`. Raises NoReload, also where the proxy is about to end: systemd
+        must not hear that it is ready after it has heard that it stops."""
+        if self._stopping:
+            log.warning("%s: the configuration is not read again, as the proxy stops", by or "the operator")
+            raise NoReload("the proxy stops")
         self._notifier.reloading()
         former = self.proxy.settings
         try:
             changed = self._reloader(by)
         finally:
-            self._notifier.ready()
+            if not self._stopping:
+                self._notifier.ready()
         settings = self.proxy.settings
+        self.warn(former)
         if settings.log.watchdog_ms != former.log.watchdog_ms:
             self._watch.start(settings.log.watchdog_ms)
         if self.web is not None and (settings.http, settings.metrics) != (former.http, former.metrics):
@@ -114,11 +122,13 @@ class Service:
 
     def drain(self, give_up: Event) -> None:
         """See `Proxy.drain`."""
+        self._stopping = True
         self._notifier.stopping()
         self._notifier.status("stopping, when the pool has answered all shares")
         self.proxy.drain(give_up)
 
     def stop(self) -> None:
+        self._stopping = True
         self._notifier.stopping()
         self._notifier.status("stopping")
         self._watch.stop()
@@ -137,31 +147,41 @@ def web_of(proxy: Proxy, reload: Callable[[str], dict[str, Any]], live: Live | N
     return create_app(proxy.view, proxy.control, status, proxy.settings, reload, live)
 
 
+def warnings(settings: config.Config, host: str | None) -> list[str]:
+    """A sentence on each thing in the settings that is hardly meant so. `host` is where the status page listens; None
+    for nowhere."""
+    found = config.remarks(settings)
+    for way in settings.ways_in:
+        if any(text.endswith("/0") for text in way.proxy_protocol):
+            found.append(f"proxy_protocol of the listener on {way.address} trusts everybody, so that anybody may claim "
+                         "any address: name the balancers' own addresses")
+    for pool in settings.pools:
+        if pool.insecure_skip_verify and pool.place.tls:
+            found.append(f"insecure_skip_verify: any certificate is taken for {pool.name}'s, so that anybody on the "
+                         "way can take the shares: set fingerprint or ca_file instead")
+    room, wanted = descriptors.room(), settings.proxy.max_clients
+    if room is not None and room < wanted:
+        found.append(f"the limit of open files leaves room for {room} miners, not the {wanted} of proxy.max_clients: "
+                     "raise it (ulimit -n, or LimitNOFILE of systemd) or lower max_clients")
+    if host is not None and (exposed := exposure(settings.http, host)):
+        found.append(exposed)
+    return found
+
+
 def run(settings: config.Config, path: str) -> int:
     """Run until SIGTERM or SIGINT, with the settings of a file; the exit code. Raises what `Service` does, and
     LogFileError."""
     logs.setup_from(settings.log)
     log.info("karoo %s starts", __version__)
-    for sentence in config.remarks(settings):
-        log.warning("%s", sentence)
-    for way in settings.ways_in:
-        if any(text.endswith("/0") for text in way.proxy_protocol):
-            log.warning("proxy_protocol of the listener on %s trusts everybody, so that anybody may claim any address: "
-                        "name the balancers' own addresses", way.address)
-    for pool in settings.pools:
-        if pool.insecure_skip_verify and pool.place.tls:
-            log.warning("insecure_skip_verify: any certificate is taken for %s's, so that anybody on the way can take "
-                        "the shares: set fingerprint or ca_file instead", pool.name)
     descriptors.raise_limit()
     service = Service(settings, path)
     log.info("shares are hashed %s", service.proxy.speed.kind)
-    service.warn_of_room()
-    if service.web is not None and (exposed := exposure(settings.http, service.web.host)):
-        log.warning("%s", exposed)
+    service.warn()
     end = Ending(service.proxy)
+    service.start()
     gevent.signal_handler(signal.SIGHUP, _reload, service)
     gevent.signal_handler(signal.SIGUSR1, logs.reopen)
-    service.start()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGHUP, signal.SIGUSR1))  # see __main__
     end.begun.wait()
     log.info("stopping")
     service.drain(end.at_once)

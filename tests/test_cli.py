@@ -4,6 +4,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -12,7 +14,7 @@ import gevent
 import pytest
 
 from karoo import __version__, configdoc
-from tests.programs import configuration, get
+from tests.programs import ROOT, configuration, get
 
 
 def children_of(session):
@@ -67,6 +69,43 @@ def test_a_faulty_configuration_lists_its_faults_and_is_not_to_be_retried(karoo,
 def test_a_missing_file_is_a_clear_error(karoo, tmp_path):
     program = karoo("run", "-c", tmp_path / "nothing.yaml")
     assert program.end() == 78 and "nothing.yaml" in program.text and "Traceback" not in program.text
+
+
+@pytest.mark.parametrize("words", ["config", "--help", "check -c {}", "doctor --offline -c {}",
+                                   "doctor --offline --json -c {}"])
+def test_a_standard_output_that_takes_nothing_is_told_in_one_line(tmp_path, words):
+    path = configuration(tmp_path)
+
+    def told(redirected):
+        line = f"exec {sys.executable} -m karoo {words.format(path)} {redirected}"
+        done = subprocess.run(["sh", "-c", line], cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
+        return done.returncode, done.stdout + done.stderr
+    assert told(">/dev/full") == (74, "karoo: standard output: No space left on device\n")
+    assert told(">&-") == (74, "karoo: standard output is closed\n")
+    assert told(">&- 2>&-") == told(">/dev/full 2>&-") == (74, "")
+
+
+@pytest.mark.parametrize("words", ["config", "--help", "doctor --offline -c {}", "doctor --offline --json -c {}"])
+def test_a_reader_may_leave_early(tmp_path, words):
+    ours, theirs = os.pipe()
+    os.close(ours)
+    try:
+        done = subprocess.run([sys.executable, "-m", "karoo", *words.format(configuration(tmp_path)).split()], cwd=ROOT,
+                              stdout=theirs, stderr=subprocess.PIPE, timeout=30, check=False)
+    finally:
+        os.close(theirs)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_the_proxy_itself_needs_no_standard_output(tmp_path):
+    line = f"exec {sys.executable} -m karoo run -c {configuration(tmp_path)} >&- 2>{tmp_path}/log"
+    with subprocess.Popen(["sh", "-c", line], cwd=ROOT) as process:
+        with gevent.Timeout(20, AssertionError("it does not start")):
+            while not (tmp_path / "log").exists() or "miners may connect" not in (tmp_path / "log").read_text():
+                gevent.sleep(0.02)
+        process.terminate()
+        assert process.wait(15) == 0
+    assert "Traceback" not in (tmp_path / "log").read_text()
 
 
 @pytest.mark.parametrize("section", ["proxy", "http"])
@@ -134,9 +173,11 @@ def test_check_connect_reports_what_a_pool_gives(karoo, tmp_path, site):
     refusing = site.pool(allowed=lambda user: False)
     program = karoo("check", "--connect", "-c", configuration(
         tmp_path, upstream=good, backups=[{**good, "port": refusing.port}, {**good, "port": 1}]))
-    assert program.end() == 69
+    assert program.end() == 0
     assert "miners can work there" in program.text and "mining.authorize refused" in program.text
     assert "Connection refused" in program.text
+    program = karoo("check", "--connect", "-c", configuration(tmp_path, upstream={**good, "port": 1}))
+    assert program.end() == 69
 
 
 def test_demo_shows_accepted_shares_and_leaves_nothing_behind(karoo):

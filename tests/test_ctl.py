@@ -630,13 +630,19 @@ def test_the_socket_is_found_by_the_configuration_even_a_faulty_one(tmp_path, mo
             ("upstream: {host: h, port: 1, user: u}\n", "karoo.sock"),
             ("upstream: {host: h, port: none}\ncontrol: {socket: run/mine.sock}\nfrob: 1\n", "run/mine.sock"),
             ("upstream: {host: h, port: 1, user: '${NOT_SET}'}\ncontrol: {socket: '${RUN}/s'}\n", "elsewhere/s"),
-            ("upstream: [\n", "karoo.sock")):
+            ("upstream: {host: h, port: none}\ncontrol: {mode: 7}\nlog: {level: loud}\n", "karoo.sock")):
         path.write_text(text)
         assert client.socket_path(str(path), None, {"RUN": str(tmp_path / "elsewhere")}) == str(tmp_path / found)
-    for text, why in (("control: {socket: ''}\n", "is empty"), ("control: {socket: [1]}\n", r"control\.socket")):
+    for text, why in (("control: {socket: ''}\n", "is empty"), ("control: {socket: [1]}\n", r"control\.socket"),
+                      ("control: {socket: '${NOT_SET}'}\n", "NOT_SET is not set"), ("upstream: [\n", "not valid YAML"),
+                      ("control:\nsocket: mine.sock\n", "line 2: socket"), ("- 1\n", "found a list"),
+                      ("contrl: {socket: mine.sock}\n", "did you mean control"), ("a: 1\n  b: 2\n", "not valid YAML"),
+                      ("log:\n  level: info\n  control: {socket: mine.sock}\n", "line 3: log.control"),
+                      ("control: {socket: a}\ncontrol: {socket: b}\n", "given twice")):
         path.write_text(text)
-        with pytest.raises(client.NoProxy, match=why):
+        with pytest.raises(client.NoProxy, match=why) as refusal:
             client.socket_path(str(path), None, {})
+        assert why == "is empty" or "--socket PATH needs no configuration" in str(refusal.value)
     with pytest.raises(client.NoProxy, match="there is no such file"):
         client.socket_path(str(tmp_path / "nothing.yaml"), None, {})
     assert client.socket_path(None, "x", {}) == "x"
@@ -868,6 +874,30 @@ def test_a_daemon_is_commanded_and_takes_its_socket_away(daemon, karoo):
     path.write_text("{")
     assert "not valid" in do(karoo, path, "reload", code=1)
     assert program.end(signal.SIGTERM) == 0 and not sock.exists() and "Traceback" not in program.text
+
+
+def test_a_fault_in_one_configuration_commands_no_other_proxy(karoo, site, tmp_path):
+    pool = site.pool(difficulty=1e-6)
+    proxies = []
+    for name, control in (("a.yaml", ""), ("b.yaml", "control: {socket: b.sock}\n")):
+        (tmp_path / name).write_text(
+            f"upstream:\n  host: 127.0.0.1\n  port: {pool.port}\n  user: w\nhttp: {{listen: ''}}\n"
+            f"proxy: {{listen: '127.0.0.1:0'}}\naccounting: {{database: ''}}\n{control}")
+        proxies.append(karoo("run", "-c", tmp_path / name))
+    for program in proxies:
+        program.wait_for("commands of karoo ctl come by")
+    path = tmp_path / "b.yaml"
+    faulty = path.read_text().replace("  port", "   port")
+    path.write_text(faulty)
+    # It is found by the file that it was started with.
+    assert f"process {proxies[1].process.pid}," in do(karoo, path, "ping")
+    assert "line 3: not valid YAML" in do(karoo, path, "reload", code=1)
+    assert proxies[1].end(signal.SIGTERM) == 0
+    for words_ in (("reload",), ("ban", "203.0.113.7"), ("ping",)):
+        text = do(karoo, path, *words_, code=69)
+        assert "line 3: not valid YAML" in text and "--socket PATH needs no configuration" in text
+    assert "asks for" not in proxies[0].text and "read again" not in proxies[0].text
+    assert f"process {proxies[0].process.pid}," in do(karoo, tmp_path / "a.yaml", "ping")
 
 
 def test_a_killed_daemon_is_replaced_and_a_second_one_goes_on_without(daemon, karoo, tmp_path):

@@ -150,6 +150,23 @@ def test_units_agree_with_the_program():
     assert [passed_name(named)] == stratum["FileDescriptorName"] and named in text("systemd/karoo.socket")
 
 
+def test_a_check_by_hand_has_the_secrets_of_the_service(tmp_path):
+    """The commands that are advised, as they stand there; systemd takes what is in single quotes as a shell does."""
+    sets = "set -a; . /etc/karoo/secrets.env; exec karoo check"
+    secret = 'va$l  u\\e "#x; `id`'
+    (tmp_path / "secrets.env").write_text(f"POOL_PASS='{secret}'\n")
+    (tmp_path / "karoo").write_text(f"#!/bin/sh\ntest \"$POOL_PASS\" = '{secret}' || exit 9\n"
+                                    f'exec {sys.executable} -m karoo "$@"\n')
+    (tmp_path / "karoo").chmod(0o755)
+    (tmp_path / "karoo.yaml").write_text(text("karoo.yaml").replace("pass: x ", "pass: ${POOL_PASS} "))
+    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    for path in ("README.md", "karoo.yaml"):
+        (command,) = re.findall(rf"sh -c '({re.escape(sets)} .*)'$", text(path), re.MULTILINE)
+        command = command.replace(CONFIG, str(tmp_path)).replace("--connect ", "")
+        assert "the configuration is right" in well(run("/bin/sh", "-c", command, cwd=ROOT, env=env))
+    assert "NAME='value'" in text("README.md") and "NAME='value'" in text("systemd/karoo.service")
+
+
 def test_crashes_are_tried_again_for_ever_and_a_faulty_configuration_behind_the_socket_is_not():
     """systemd counts both; neither RestartSec nor RestartPreventExitStatus holds where a miner has it started."""
     limit, service = unit("karoo.service")["Unit"], unit("karoo.service")["Service"]

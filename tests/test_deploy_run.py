@@ -211,6 +211,14 @@ def test_an_upgrade_remembers_the_service(source, tmp_path):
     assert "systemd has a service karoo as well" in well(install(there, source=source))
 
 
+def test_the_check_that_is_advised_has_the_secrets(source, tmp_path):
+    there = tmp_path / "r"
+    assert f"answer?  {there}/opt/karoo/scripts/karoo check" in well(install(there, source=source))
+    mine = there / "etc/karoo/karoo.yaml"
+    mine.write_text(mine.read_text().replace("pass: x ", "pass: ${POOL_PASS} "))
+    assert f"answer?  sh -c 'set -a; . {there}/etc/karoo/secrets.env; exec " in well(install(there, source=source))
+
+
 def test_one_call_at_a_time(source, tmp_path):
     there = tmp_path / "r"
     (there / "opt").mkdir(parents=True)
@@ -497,6 +505,9 @@ def test_it_runs_as_confined_as_its_unit_has_it(site, tmp_path):
 
 # ---------------------------------------------------------------- behind HAProxy
 
+STATS = "stats socket /run/haproxy/admin.sock"
+
+
 class Front(Balancer):
     """HAProxy with deploy/haproxy/haproxy.cfg, its ports and its instances replaced."""
 
@@ -510,12 +521,12 @@ class Front(Balancer):
             said = said.replace(f"bind {old} ", f"bind {new} ")
         for (name, host), (miners, page) in zip(
                 (("a", "10.0.0.11"), ("b", "10.0.0.12")), instances, strict=True):
-            for backend in (3333, 3334):
-                line = f"server {name} {host}:{backend}\n"
+            for line, more in ((f"server {name} {host}:3333", f" port {page}"), (f"server {name} {host}:3334", "")):
                 assert said.count(line) == 1
-                said = said.replace(line, f"server {name} 127.0.0.1:{miners} port {page}\n")
+                said = said.replace(line, f"server {name} 127.0.0.1:{miners}{more}")
         said = said.replace("inter 2s", "inter 50ms").replace("maxconn 40000", "maxconn 400")
-        said = said.replace("global\n", f"global\n    stats socket fd@{self._stats.fileno()}\n", 1)
+        assert f"    {STATS} mode 660 level admin\n" in said
+        said = said.replace(STATS, f"stats socket fd@{self._stats.fileno()}")
         path = self._folder / "haproxy.cfg"
         path.write_text(said)
         self._process = subprocess.Popen([HAPROXY, "-db", "-f", str(path)], stdin=subprocess.DEVNULL,
@@ -543,7 +554,7 @@ def test_haproxy_waits_longer_than_karoo_and_knows_its_ports():
     assert re.findall(r"bind :::(\d+) ", said) == ports
     assert re.findall(r"server \w 10\.0\.0\.1[12]:(\d+)", said) == [at for at in ports for _ in "ab"]
     assert set(re.findall(r"check port (\d+)", said)) == {one.http.listen.rpartition(":")[2]}
-    assert said.count("send-proxy-v2") == 2 and all(listener.proxy_protocol for listener in one.listeners)
+    assert said.count("send-proxy-v2") == 3 and all(listener.proxy_protocol for listener in one.listeners)
 
 
 @needs_haproxy
@@ -572,27 +583,45 @@ def test_miners_are_shared_out_and_move_when_an_instance_goes(site, page, tmp_pa
         shown = {one.snapshot(monotonic())["ip"].rpartition(":")[0] for proxy in proxies
                  for one in proxy.sessions.values()}
         assert shown == {f"127.0.2.{number}" for number in range(1, 7)}
+        drain, ready = (f"set server karoo/a state {state}" for state in ("drain", "ready"))
+        for path in (DEPLOY / "haproxy/haproxy.cfg", ROOT / "docs/operations.md"):
+            said = path.read_text()
+            assert f'echo "{drain}" | socat stdio {STATS.rpartition(" ")[2]}' in said and ready in said
+        tell(front, drain)
+        for backend in ("karoo", "karoo_tls"):
+            site.wait(lambda of=backend: "DRAIN" in checks(front, of)[0], 15, "a that is drained")
+            assert "UP" in checks(front, backend)[-1]
+        miners += [join(number) for number in (7, 8)]
+        assert [len(proxy.sessions) for proxy in proxies] == [3, 5]
+        tell(front, ready)
+        site.wait(lambda: all("UP" in state for state in checks(front)), 15, "a that is ready again")
         proxies[0].stop()
         site.wait(lambda: any("DOWN" in state for state in checks(front)), 15, "the end of a")
-        join(7)
-        join(8)
-        assert len(proxies[1].sessions) == 5
+        join(9)
+        join(10)
+        assert len(proxies[1].sessions) == 7
         assert miners[-1].submit(miners[-1].find_share()) is True
     finally:
         front.stop()
 
 
-def checks(front):
-    """Of each server of the backend karoo: its state and what the last check found, in one text."""
+def tell(front, command):
+    """What HAProxy answers to a command."""
     said = b""
     with gevent.Timeout(10), contextlib.closing(socket.create_connection(front._stats_place)) as sock:
-        sock.sendall(b"show stat\n")
+        sock.sendall(f"{command}\n".encode())
         with contextlib.suppress(ConnectionResetError):  # how HAProxy ends it at times
             while data := sock.recv(65536):
                 said += data
-    if b"# pxname" not in said:
+    return said.decode()
+
+
+def checks(front, backend="karoo"):
+    """Of each server of a backend: its state and what the last check found, in one text."""
+    said = tell(front, "show stat")
+    if "# pxname" not in said:
         return [""]
-    rows = [line.split(",") for line in said.decode().splitlines()]
+    rows = [line.split(",") for line in said.splitlines()]
     names = rows[0]
     return [f"{row[names.index('status')]} {row[names.index('check_status')]}" for row in rows[1:]
-            if row[0] == "karoo" and row[1] in ("a", "b")]
+            if row[0] == backend and row[1] in ("a", "b")]

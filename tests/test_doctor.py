@@ -87,11 +87,11 @@ def test_all_is_well(karoo, tmp_path, site):
 
 def test_programs_get_json_with_stable_names(karoo, tmp_path, site):
     path = configuration(tmp_path, upstream=at(site.pool(extranonce2_size=3)), backups=[at(1, name="spare")])
-    program = karoo("doctor", "--json", "-c", path)
-    assert program.end() == 69
+    program = karoo("doctor", "--json", "--strict", "-c", path)
+    assert program.end() == 3
     said = json.loads(program.text)
     assert said.keys() == {"karoo", "config", "verdict", "exit_code", "counts", "sections"}
-    assert (said["verdict"], said["exit_code"], said["config"]) == ("unavailable", 69, str(path))
+    assert (said["verdict"], said["exit_code"], said["config"]) == ("warnings", 3, str(path))
     by_key = {(section["section"], section["subject"]): section for section in said["sections"]}
     assert {"config", "files", "ports", "limits", "disk", "programs", "dns", "clock"} <= {key for key, _ in by_key}
     room = next(one for one in by_key["pool", "upstream"]["findings"] if one["check"] == "pool.room")
@@ -99,8 +99,8 @@ def test_programs_get_json_with_stable_names(karoo, tmp_path, site):
     assert room["data"] == {"size": 3, "prefix_bytes": 1, "miner_bytes": 2, "miners_a_connection": 256, "miners": 2048,
                             "max_connections": 8, "max_clients": 10000}
     dead = by_key["pool", "backups[0]"]["findings"][-1]
-    assert (dead["check"], dead["level"]) == ("pool.job", "failed") and "Connection refused" in dead["text"]
-    assert said["counts"]["failed"] == 1
+    assert (dead["check"], dead["level"]) == ("pool.job", "warning") and "Connection refused" in dead["text"]
+    assert said["counts"]["failed"] == 0 and dead["mend"]
 
 
 def test_warnings_count_where_they_are_to(karoo, tmp_path, site):
@@ -149,9 +149,12 @@ def test_colours_are_for_terminals(tmp_path):
 def test_check_connect_says_the_same_of_pools(karoo, tmp_path, site):
     path = configuration(tmp_path, upstream=at(site.pool(), name="mine"), backups=[at(1)])
     program = karoo("check", "--connect", "-c", path)
-    assert program.end() == 69
+    assert program.end() == 0
     assert "the configuration is right" in program.text and "miners can work there" in program.text
+    assert "warning  result" in program.text
     assert "Connection refused" in program.text and "ports" not in program.text
+    program = karoo("check", "--connect", "-c", configuration(tmp_path, upstream=at(1)))
+    assert program.end() == 69 and "FAILED   result" in program.text
 
 
 def test_text_fits_its_width_and_tells_all():
@@ -542,8 +545,35 @@ def test_pools_are_tried_all_at_once_and_for_a_limited_time(tmp_path, site):
         silent.close()
         hole.close()
     levels = [(one[0], one[1][:22]) for one in found(report, "pool.job")]
-    assert levels == [("failed", "it took more than 1.5 ")] * 3 + [("ok", "miners can work there")]
+    assert levels == [("warning", "it took more than 1.5 ")] * 3 + [("ok", "miners can work there")]
     assert "the last step that was done: dial" in found(report, "pool.job")[0][1]
+
+
+def test_one_pool_that_is_well_is_enough(tmp_path, site, unused, monkeypatch):
+    real = names.resolve
+
+    def resolve(host, port):
+        if host == "none.example":
+            raise stdlib_socket.gaierror(stdlib_socket.EAI_NONAME, "Name or service not known")
+        return real(host, port)
+    monkeypatch.setattr(names, "resolve", resolve)
+    monkeypatch.setattr("karoo.net.dialer.resolve", resolve)
+    good, dead, unknown = at(site.pool(), name="good"), at(unused()), at(3, host="none.example")
+    for upstream, backups, told in (
+            (good, [dead, unknown], [("ok", "miners can work there"), ("warning", "could not take over"),
+                                     ("warning", "could not take over")]),
+            (dead, [unknown, good], [("warning", "meanwhile miners work at the backup good"),
+                                     ("warning", "could not take over"), ("ok", "miners can work there")])):
+        report = look(tmp_path, upstream=upstream, backups=backups)
+        jobs = found(report, "pool.job")
+        assert [level for level, _, _ in jobs] == [level for level, _ in told]
+        assert all(text in said for (_, said, _), (_, text) in zip(jobs, told, strict=True)), jobs
+        assert only(report, "dns.resolve", "none.example")[0] == "warning"
+        assert (report.verdict(), report.exit_code(), report.exit_code(True)) == ("warnings", 0, 3)
+    report = look(tmp_path, upstream=dead, backups=[unknown])
+    assert [level for level, _, _ in found(report, "pool.job")] == ["failed"] * 2
+    assert only(report, "dns.resolve", "none.example")[0] == "failed" and report.exit_code() == 69
+    assert [section.key for section in report.sections][-4:] == ["dns", "pool", "pool", "clock"]
 
 
 @needs_microsocks
@@ -668,6 +698,14 @@ def test_what_is_to_be_written(tmp_path, prepare, sections, check, level, text):
     told = only(report, check)
     assert told[0] == level and text in told[1]
     assert (report.exit_code() in (69, 78)) == (level == "failed")
+
+
+@pytest.mark.parametrize("prepare", [damaged, foreign, lambda folder: (folder / "karoo.db").write_text("garbage")])
+def test_accounts_that_are_no_good_show_no_traceback(karoo, tmp_path, prepare):
+    prepare(tmp_path)
+    program = karoo("doctor", "--offline", "-c", configuration(tmp_path))
+    assert program.end() == 69 and "Traceback" not in program.text and "failed with" not in program.text
+    assert "FAILED   accounting.database" in program.text
 
 
 def test_control_sockets_that_are_there(tmp_path):

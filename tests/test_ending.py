@@ -1,7 +1,11 @@
 """How the proxy ends: shares under way are settled first; a second signal ends that; and what cannot go on ends it."""
 
+import re
 import signal
+import socket
 import sqlite3
+import subprocess
+import sys
 from contextlib import suppress
 from time import monotonic
 
@@ -14,7 +18,7 @@ from karoo.proxy import greenlets
 from karoo.proxy import proxy as proxy_module
 from karoo.proxy.greenlets import Greenlets
 from karoo.sim.scripted import ScriptedMiner
-from tests.programs import configuration
+from tests.programs import ROOT, configuration
 
 POOL_DIFFICULTY = 1e-5
 
@@ -108,6 +112,24 @@ def test_the_wait_for_the_pool_has_an_end(site, begun, seconds, again):
     assert monotonic() - began < 15
 
 
+def test_a_log_that_nobody_reads_stops_neither_the_miners_nor_the_end(site, tmp_path):
+    path = configuration(tmp_path, log={"level": "debug"}, upstream={
+        "host": "127.0.0.1", "port": site.pool().port, "user": "w"})
+    with subprocess.Popen([sys.executable, "-m", "karoo", "run", "-c", path], cwd=ROOT, stdin=subprocess.DEVNULL,
+                          stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as program:
+        try:
+            told = next(found for line in program.stderr if (found := re.search(r"may connect to .*:(\d+)", line)))
+            miner = ScriptedMiner()
+            miner.start("127.0.0.1", int(told.group(1)), user="u.rig")
+            for _ in range(500):  # 100 kB of the log, and a pipe holds 64
+                miner.answer(miner.request_async("mining.extranonce.subscribe", []))
+            program.send_signal(signal.SIGTERM)
+            assert program.wait(15) == 0
+            miner.close()
+        finally:
+            program.kill()
+
+
 def test_nobody_new_is_let_in_while_it_drains(site, begun):
     pool = site.pool(difficulty=POOL_DIFFICULTY)
     program, miner = begun(pool, proxy={"listen": "127.0.0.1:0", "drain_seconds": 60})
@@ -152,6 +174,57 @@ def test_the_log_file_is_opened_again(site, karoo, tmp_path):
     program.process.send_signal(signal.SIGTERM)
     assert program.end() == 0
     assert "stopping" in log.read_text() and "stopping" not in (tmp_path / "moved.log").read_text()
+
+
+def test_signals_to_a_process_that_just_starts_are_obeyed_when_it_has(karoo, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPROFILEIMPORTTIME", "1")  # what is imported is told at once: gevent long before the rest
+    program = karoo("run", "-c", configuration(tmp_path, log={"file": "karoo.log"}))
+    program.wait_for(r"\| +gevent\._util\n")
+    for number in (signal.SIGHUP, signal.SIGUSR1):
+        program.process.send_signal(number)
+    log = tmp_path / "karoo.log"
+    with gevent.Timeout(20, AssertionError(f"the signals were lost:\n{program.text}")):
+        while program.process.poll() is None and not (log.exists() and {"SIGHUP: The configuration was read again",
+                                                                        "the log file was opened again"} <= told(log)):
+            gevent.sleep(0.02)
+    assert program.end(signal.SIGTERM) == 0, program.text[-500:]
+
+
+def told(log):
+    """Which of some sentences a log holds."""
+    text = log.read_text()
+    return {one for one in ("SIGHUP: The configuration was read again", "the log file was opened again") if one in text}
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
+def test_other_commands_are_ended_by_these_signals(karoo, number):
+    program = karoo("simulate-pool", "--port", 0)
+    program.wait_for("pool on 127")
+    assert program.end(number) == -number
+
+
+def test_nothing_is_read_again_while_it_drains(site, begun, tmp_path, monkeypatch):
+    address = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(address)
+        monkeypatch.setenv("NOTIFY_SOCKET", address)
+        pool = site.pool(difficulty=POOL_DIFFICULTY)
+        program, miner = begun(pool, proxy={"listen": "127.0.0.1:0", "drain_seconds": 60})
+        pool.hold_answers = True
+        miner.submit_async(miner.find_share(difficulty=POOL_DIFFICULTY))
+        site.wait(lambda: pool.shares)
+        program.process.send_signal(signal.SIGTERM)
+        program.wait_for("stopping")
+        program.process.send_signal(signal.SIGHUP)
+        program.wait_for("SIGHUP: the configuration is not read again, as the proxy stops")
+        assert program.end(signal.SIGTERM) == 0
+        systemd.setblocking(False)
+        heard = []
+        with suppress(BlockingIOError):
+            while True:
+                heard.append(systemd.recv(10_000).split(b"\n")[0])
+    assert b"STOPPING=1" in heard
+    assert not any(one.startswith(b"RELOADING") or one == b"READY=1" for one in heard[heard.index(b"STOPPING=1"):])
 
 
 # ---------------------------------------------------------------- greenlets that cannot be kept alive
@@ -200,3 +273,30 @@ def test_one_that_dies_of_no_exception_ends_the_process(kept):
         raise Death
     one.keep(work, "a clerk")
     assert given_up.wait(5) and "a clerk has died" in why[0]
+
+
+def test_one_that_is_killed_ends_the_process(kept):
+    one, why, given_up = kept
+    working = Event()
+
+    def work():
+        working.set()
+        gevent.sleep(60)
+    one.keep(work, "a clerk")
+    assert working.wait(5)
+    one._kept[0].kill()
+    assert given_up.wait(5) and why == ["a clerk has died: GreenletExit()"]
+
+
+def test_an_end_that_is_meant_is_no_death(kept):
+    one, why, _ = kept
+    working = Event()
+
+    def work():
+        working.set()
+        gevent.sleep(60)
+    one.keep(work, "a clerk")
+    assert working.wait(5)
+    one.end()
+    gevent.idle()
+    assert one._kept[0].dead and why == []

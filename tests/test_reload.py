@@ -1,6 +1,8 @@
 """Reading the configuration again: what can change at once does, the rest is named, a faulty file changes nothing."""
 
 import logging
+import os
+import subprocess
 from types import SimpleNamespace
 
 import gevent
@@ -9,11 +11,12 @@ import trustme
 from gevent import socket
 from gevent.event import Event
 
-from karoo import config
+from karoo import config, descriptors
 from karoo import service as service_module
 from karoo.proxy.proxy import Proxy
 from karoo.proxy.waysin import securities
 from karoo.reload import NoReload, Reloader, differences
+from tests.programs import configuration
 from tests.site import POOL_DIFFICULTY
 
 BEFORE = """
@@ -73,6 +76,8 @@ control: {socket: ""}
         "accounting.database", "control.socket", "http.listen", "shares.algorithm"]}
     assert site.logged("shares.algorithm: 'scrypt' instead of 'sha256d', after a restart")
     assert site.logged("upstream.pass: (secret) instead of (secret)")
+    assert site.logged("http.token: (secret) instead of nothing")
+    assert site.logged("3 options changed, 4 wait for a restart")
     assert not any(site.logged(secret) for secret in ("second-secret", "first-secret", "a-token-of"))
     assert proxy.settings.shares.algorithm == "sha256d" and proxy.settings.accounting.flush_seconds == 5
     assert reload()["changed"] == [], "what waits for a restart is not taken for changed the next time"
@@ -90,6 +95,84 @@ def test_a_faulty_file_changes_nothing_and_says_why(running):
     assert proxy.settings is before
     with pytest.raises(NoReload, match="without a configuration file"):
         Reloader(proxy, None)()
+
+
+def test_each_fault_has_a_line_of_the_log(site, running):
+    _, file, reload = running
+    file.write_text(file.read_text().replace("max_connections_per_ip: 1", "max_connections_per_ip: x, deny: [y]"))
+    with pytest.raises(NoReload):
+        reload("me")
+    lines = [record.getMessage() for record in site.records if record.levelname == "ERROR"]
+    assert lines[0] == f"me asked for the configuration to be read again, but it is faulty: {file}: 2 faults"
+    assert "max_connections_per_ip: found" in lines[1] and "deny[0]: found" in lines[2] and len(lines) == 3
+
+
+def test_a_pool_that_came_or_went_is_one_difference_and_its_secrets_are_none(site, running):
+    _, file, reload = running
+    text = file.read_text()
+    file.write_text(f"{text}backups: [{{host: other, port: 1, user: w, pass: third-secret}}]\n")
+    assert reload()["changed"] == ["backups[0]"]
+    row = "{name: 'other:1', host: 'other', port: 1, user: 'w', pass: (secret)}"
+    assert site.logged(f"backups[0]: {row} instead of nothing") and site.logged(": 1 option changed, 0 wait for")
+    file.write_text(text)
+    assert reload()["changed"] == ["backups[0]"]
+    assert site.logged(f"backups[0]: nothing instead of {row}") and not site.logged("third-secret")
+
+
+def test_of_a_list_is_said_what_came_and_went_and_not_all_of_it(site, running):
+    _, file, reload = running
+    text = file.read_text()
+
+    def deny(*networks):
+        file.write_text(text.replace("enabled: true", f"enabled: true, deny: [{', '.join(networks)}]"))
+        assert reload()["changed"] == ["ratelimit.deny"]
+    many = [f"10.0.{number}.0/24" for number in range(200)]
+    deny("10.1.0.0/24", *many)
+    assert site.logged("ratelimit.deny: now with '10.1.0.0/24', '10.0.0.0/24', '10.0.1.0/24', '10.0.2.0/24', "
+                       "'10.0.3.0/24' and 196 more")
+    deny(*many, "10.2.0.0/24")
+    assert site.logged("ratelimit.deny: now with '10.2.0.0/24', no longer with '10.1.0.0/24'")
+    deny("10.2.0.0/24", *many)
+    assert site.logged("ratelimit.deny: in another order")
+
+
+def test_what_is_no_file_is_not_read(running, tmp_path):
+    proxy, file, reload = running
+    before = proxy.settings
+    file.rename(tmp_path / "right.yaml")
+    os.mkfifo(file)
+    with subprocess.Popen(["sh", "-c", 'exec cat "$0" > "$1"', tmp_path / "right.yaml", file]) as writer:
+        try:
+            with pytest.raises(NoReload, match="no file but a pipe"):
+                reload()
+        finally:
+            writer.kill()
+    assert proxy.settings is before
+
+
+def test_what_is_warned_of_at_the_start_is_warned_of_at_a_reload_once(site, tmp_path, monkeypatch):
+    monkeypatch.setattr(descriptors, "room", lambda: 7)
+    pool = {"host": "127.0.0.1", "port": 1, "user": "w"}
+    way, page = {"address": "127.0.0.1:0"}, {"listen": "0.0.0.0:0"}
+    file = configuration(tmp_path, proxy={"max_clients": 7, "write_buf": 8192}, listeners=[way], upstream=pool,
+                         http={**page, "read_token": "a-token-of-16-letters"})
+    service = service_module.Service(config.load(file), str(file))
+    service.warn()
+    assert len(site.logged("proxy.write_buf is set, but never has an effect")) == 1
+    news = ("compat.local_authorize is false", "proxy_protocol of the listener on 127.0.0.1:0 trusts everybody",
+            "insecure_skip_verify: any certificate is taken", "shows the status page to everybody",
+            "the limit of open files leaves room for 7 miners, not the 8")
+    assert not any(site.logged(text) for text in news)
+    configuration(tmp_path, proxy={"max_clients": 8, "write_buf": 8192}, http=page,
+                  listeners=[{**way, "proxy_protocol": ["0.0.0.0/0"]}], compat={"local_authorize": False},
+                  upstream={**pool, "tls": True, "insecure_skip_verify": True})
+    try:
+        service.reload("me")
+        service.reload("me")
+    finally:
+        service.stop()
+    for text in (*news, "proxy.write_buf is set"):
+        assert len(site.logged(text)) == 1, text
 
 
 def test_a_log_file_that_cannot_be_had_refuses_the_whole(site, running, tmp_path):
@@ -195,7 +278,7 @@ def test_another_address_waits_for_a_restart(site, running):
 listeners: [{address: "127.0.0.1:1"}]
 proxy: {max_clients: 5}"""))
     assert reload() == {"changed": ["proxy.max_clients"], "needs_restart": [
-        path for path, _, _ in differences(proxy.settings, config.load(file))]}
+        path for path, _ in differences(proxy.settings, config.load(file))]}
     assert proxy.door.room == 5
 
 
@@ -422,12 +505,16 @@ def test_a_listener_that_stays_until_the_restart_contradicts_nothing(site, tmp_p
     assert site.logged(f"{section}: all changes wait")
 
 
+def certificate(folder):
+    issued = trustme.CA().issue_cert("127.0.0.1")
+    issued.cert_chain_pems[0].write_to_path(folder / "cert.pem")
+    issued.private_key_pem.write_to_path(folder / "key.pem")
+
+
 @pytest.fixture
 def over_tls(site, tmp_path):
     """A proxy with a plain listener and one over TLS, its file, and what reads it."""
-    issue = trustme.CA().issue_cert("127.0.0.1")
-    issue.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
-    issue.private_key_pem.write_to_path(tmp_path / "key.pem")
+    certificate(tmp_path)
     file = tmp_path / "karoo.yaml"
     file.write_text(LISTENERS + """
 listeners:
@@ -436,6 +523,15 @@ listeners:
 """)
     proxy = site.start(Proxy(config.load(file)))
     return proxy, file, Reloader(proxy, str(file))
+
+
+def test_a_certificate_that_was_renewed_in_its_file_is_told(site, over_tls, tmp_path):
+    _, _, reload = over_tls
+    assert reload() == {"changed": [], "needs_restart": []}
+    certificate(tmp_path)
+    assert reload() == {"changed": ["listeners[0].tls.cert_file (renewed)"], "needs_restart": []}
+    assert site.logged(f"listeners[0].tls.cert_file (renewed): {tmp_path / 'cert.pem'} is valid until ")
+    assert site.logged("0 options changed, 0 wait for a restart; 1 file of certificates renewed")
 
 
 @pytest.mark.parametrize(("listeners", "named"), [

@@ -195,6 +195,7 @@ def test_the_screen_shows_the_summary_and_q_gives_the_terminal_back(farm, termin
     assert screen.line("Paid") and screen.line("Latency")
     assert any("Karoo" in line and "started" in line for line in screen.lines)  # an event
     assert screen.line("Workers by") == "Workers by hashrate, 3 of 3"
+    screen.wait_for("鉱山の機械")
     title = screen.line("WORKER")
     row = next(line for line in screen.lines if line.startswith("鉱山の機械"))
     assert words.width(row[:row.index("online")]) == words.width(title[:title.index("STATE")])
@@ -317,6 +318,17 @@ def test_without_a_terminal_one_picture_is_printed(farm, karoo):
         assert "q ends" not in program.text
     rows = program.text[program.text.index("WORKER"):].splitlines()
     assert rows[1].startswith("anna")
+
+
+@pytest.mark.parametrize("words_", [("top",), ("ctl", "status"), ("ctl", "--json", "workers")])
+def test_what_cannot_be_printed_is_told_in_one_line(farm, words_):
+    command, *more = words_
+    for redirected, code, why in ((">/dev/full", 74, "karoo: standard output: No space left on device\n"),
+                                  (">&-", 74, "karoo: standard output is closed\n"),
+                                  (">/dev/null <&-", 0, "")):
+        line = " ".join(["exec", sys.executable, "-m", "karoo", command, "--socket", farm[0], *more, redirected])
+        done = subprocess.run(["sh", "-c", line], cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
+        assert (done.returncode, done.stderr) == (code, why)
 
 
 @pytest.mark.parametrize("term", ["dumb", ""])

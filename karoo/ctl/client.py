@@ -12,8 +12,9 @@ from typing import Any
 
 from karoo import config
 from karoo.configfile import ConfigError, parse, read_text
-from karoo.configschema import Builder, based
+from karoo.configschema import Builder, based, walk
 from karoo.ctl.socketfile import path_fault, shown
+from karoo.doctor.running import socket_of
 
 SECONDS = 60.0  # for an answer, or for the next piece of one
 MAX_LINE = 64 << 20  # bytes; a proxy sends far less
@@ -50,20 +51,22 @@ def socket_path(config_path: str | None, given: str | None, environ: Mapping[str
 
 
 def _from_config(path: str, environ: Mapping[str, str]) -> str:
-    """`control.socket` of a file that may be faulty otherwise: the proxy is to say what is wrong with it."""
+    """`control.socket` of a file that may be faulty otherwise: the proxy is to say what is wrong with it. Where a fault
+    leaves it open which socket is meant, that of a proxy which runs with this very file; a guess might command another
+    one. Raises NoProxy."""
     try:
         text = read_text(path)
-    except ConfigError as fault:
-        raise NoProxy(f"{fault}\n(--socket PATH needs no configuration)") from None
-    folder = os.path.dirname(os.path.abspath(path))
-    try:
         builder = Builder(config.Config, environ)
-        found = based(builder.build(config.Config, parse(text, path), "", 1), folder)
-        faults = [one for one in builder.faults if one.path.split(".")[0] == "control"]
-    except ConfigError:
-        return os.path.join(folder, config.Control().socket)
-    if faults:
-        raise NoProxy(f"{ConfigError(path, faults)}\n(--socket PATH needs no configuration)")
+        found = builder.build(config.Config, parse(text, path), "", 1)
+        known = {option for option, _, _ in walk(found)}
+        if faults := [fault for fault in builder.faults if fault.path in ("", "control", "control.socket") or (
+                "control.socket" not in builder.given and fault.path not in known)]:
+            raise ConfigError(path, faults)  # a name that is not known may be a misspelt one, or stand in a wrong place
+    except ConfigError as fault:
+        if running := socket_of(path):
+            return running
+        raise NoProxy(f"{fault}\nWhich proxy is meant cannot be told (--socket PATH needs no configuration)") from None
+    found = based(found, os.path.dirname(os.path.abspath(path)))
     if not found.control.socket:
         raise NoProxy(f"control.socket is empty in {shown(path)}, so that the proxy has no control socket")
     return found.control.socket

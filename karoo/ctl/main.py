@@ -6,7 +6,6 @@ from __future__ import annotations
 import argparse
 import ipaddress
 import json
-import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -280,22 +279,13 @@ def run(args: argparse.Namespace) -> int:
         return fail(str(failure), EX_UNAVAILABLE)
     except client.Failed as failure:
         if args.json:
-            say(json.dumps({"error": {"code": failure.code, "message": str(failure)}}))
+            print(json.dumps({"error": {"code": failure.code, "message": str(failure)}}), flush=True)
         return fail(str(failure), EX_USAGE if failure.code == "bad_request" else EX_FAILED)
     if args.json:
-        return say(json.dumps(found, ensure_ascii=False, indent=1))
+        print(json.dumps(found, ensure_ascii=False, indent=1))
+        return EX_OK
     room = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    return say("\n".join(tell(found, room, colored("auto", sys.stdout))))
-
-
-def say(text: str) -> int:
-    """Print a text, whatever the terminal can show of it."""
-    try:
-        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-        sys.stdout.write(text + "\n")
-        sys.stdout.flush()
-    except BrokenPipeError:  # `karoo ctl workers | head`; what is still buffered must not fail once more at the exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    print("\n".join(tell(found, room, colored("auto", sys.stdout))))
     return EX_OK
 
 

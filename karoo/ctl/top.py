@@ -37,12 +37,13 @@ def run(args: argparse.Namespace) -> int:
     except client.Failed as failure:
         return main.fail(str(failure), main.EX_FAILED)
     strings = None
-    if not args.once and sys.stdin.isatty() and sys.stdout.isatty():
+    if not args.once and sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty():
         strings = strings_of(os.environ.get("TERM", ""), sys.stdout.fileno(), colored("auto", sys.stdout))
     if strings is None:
         columns = shutil.get_terminal_size((NARROW, 24)).columns if sys.stdout.isatty() else NARROW
-        return main.say("\n".join("".join(text for text, _ in line).rstrip()
-                                  for line in frame.picture(seen, key, columns, None)))
+        print("\n".join("".join(text for text, _ in line).rstrip()
+                        for line in frame.picture(seen, key, columns, None)))
+        return main.EX_OK
     screen = Screen(strings, sys.stdin.fileno(), sys.stdout.fileno(), sys.stdout.encoding or "utf-8")
     return Top(path, args.interval, key, seen, screen).run()
 

@@ -44,7 +44,9 @@ def _accounts(section: Section, path: str, proxy: Running) -> None:
             return
         if not os.access(path, os.W_OK) or not os.access(os.path.dirname(os.path.abspath(path)), os.W_OK):
             raise LedgerError(path, "may not be written; give it and its directory to the user that Karoo runs as")
-        found = get_hub().threadpool.apply(_look, (path,))
+        found = get_hub().threadpool.apply(_looked, (path,))
+        if isinstance(found, LedgerError):
+            raise found
     except LedgerError as fault:
         section.fail("disk.accounts", label, str(fault), damaged=fault.damaged)
         return
@@ -60,6 +62,14 @@ def _accounts(section: Section, path: str, proxy: Running) -> None:
         section.ok("disk.accounts", label, f"{path} ({size:.1f} MB) can be used", exists=True)
     if found:
         section.note("disk.integrity", label, found)
+
+
+def _looked(path: str) -> str | LedgerError:
+    """For a thread: gevent would print the traceback of what is raised there."""
+    try:
+        return _look(path)
+    except LedgerError as fault:
+        return fault
 
 
 def _look(path: str) -> str:

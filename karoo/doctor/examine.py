@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import gevent
@@ -64,7 +64,7 @@ def examine_pools(path: str, settings: Config, seconds: float = DEADLINE) -> Rep
     """The pools alone, as `karoo check --connect` wants it."""
     logging.getLogger("karoo").addHandler(logging.NullHandler())
     report = Report(path)
-    _look(report, settings, list(settings.pools_by_path.items()), seconds)
+    _tell(report, settings, _look(settings.pools_by_path, seconds))
     return report
 
 
@@ -72,28 +72,30 @@ def _network(report: Report, settings: Config, seconds: float) -> list[Facts]:
     """The DNS, then the pools; those that are this proxy itself are left alone."""
     known = names.names_of(settings)
     gevent.joinall([gevent.spawn(names.look, name, min(DNS_SECONDS, seconds)) for name in known])
-    section = report.section("dns", "DNS")
-    names.tell(section, known)
     by_host = {name.host.lower(): name for name in known}
-    wanted = []
-    for path, pool in settings.pools_by_path.items():
-        back = names.leads_back(pool, by_host.get(pool.place.host.lower()), settings)
-        if back:
-            section.fail("dns.leads_back", path, f"{pool.name} is this proxy itself ({back}): shares would go round in "
-                         "circles", "name the pool, or change the port", faulty=True, option=back)
-        else:
-            wanted.append((path, pool))
-    return _look(report, settings, wanted, seconds)
+    back = {path: names.leads_back(pool, by_host.get(pool.place.host.lower()), settings)
+            for path, pool in settings.pools_by_path.items()}
+    found = _look({path: pool for path, pool in settings.pools_by_path.items() if not back[path]}, seconds)
+    section = report.section("dns", "DNS")
+    names.tell(section, known, poolwords.first_well(found.values()) is not None)
+    for path, option in back.items():
+        if option:
+            name = settings.pools_by_path[path].name
+            section.fail("dns.leads_back", path, f"{name} is this proxy itself ({option}): shares would go round in "
+                         "circles", "name the pool, or change the port", faulty=True, option=option)
+    _tell(report, settings, found)
+    return list(found.values())
 
 
-def _look(report: Report, settings: Config, wanted: Sequence[tuple[str, config.Upstream]],
-          seconds: float) -> list[Facts]:
-    """All pools at once; a section for each, in their order."""
-    looking = [gevent.spawn(pools.look, pool, seconds) for _, pool in wanted]
-    found = []
-    for (path, pool), greenlet in zip(wanted, looking, strict=True):
-        facts = greenlet.get()
-        section = report.section("pool", poolwords.title(pool, facts.user), path)
-        poolwords.tell(section, facts, settings.shares.algorithm, settings.proxy.max_clients)
-        found.append(facts)
-    return found
+def _look(wanted: Mapping[str, config.Upstream], seconds: float) -> dict[str, Facts]:
+    """All pools at once; what was seen of each, by its path and in their order."""
+    looking = {path: gevent.spawn(pools.look, pool, seconds) for path, pool in wanted.items()}
+    return {path: greenlet.get() for path, greenlet in looking.items()}
+
+
+def _tell(report: Report, settings: Config, found: Mapping[str, Facts]) -> None:
+    """A section for each pool."""
+    well = poolwords.first_well(found.values())
+    for path, facts in found.items():
+        section = report.section("pool", poolwords.title(facts.pool, facts.user), path)
+        poolwords.tell(section, facts, settings.shares.algorithm, settings.proxy.max_clients, well)

@@ -58,16 +58,16 @@ def look(name: Name, seconds: float) -> None:
     name.seconds = monotonic() - started
 
 
-def tell(section: Section, names: Iterable[Name]) -> None:
-    """What it means."""
+def tell(section: Section, names: Iterable[Name], some_well: bool = False) -> None:
+    """What it means; `some_well`: miners can work at one of the pools, whatever else there is."""
     for name in names:
         whose = ", ".join(name.options)
         if _is_address(name.host):
             section.ok("dns.address", name.host, f"is an address: no DNS is needed ({whose})", options=name.options)
         elif name.failure:
-            section.fail("dns.resolve", name.host, f"does not resolve: {name.failure} ({whose})",
-                         f"check {name.options[0]}, and the DNS of this machine (/etc/resolv.conf)",
-                         options=name.options)
+            tell = section.warn if some_well else section.fail
+            tell("dns.resolve", name.host, f"does not resolve: {name.failure} ({whose})",
+                 f"check {name.options[0]}, and the DNS of this machine (/etc/resolv.conf)", options=name.options)
         else:
             six = sum(address.family == stdlib_socket.AF_INET6 for address in name.addresses)
             four = len(name.addresses) - six

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from karoo import config, units
@@ -29,15 +30,21 @@ def title(pool: config.Upstream, user: str) -> str:
             f"{' over TLS' if pool.place.tls else ''}")
 
 
-def tell(section: Section, facts: Facts, algorithm: str, max_clients: int) -> None:
-    """Everything that was seen, and at last whether miners could work there."""
+def first_well(found: Iterable[Facts]) -> Facts | None:
+    """The first pool, in the order of failover, at which miners can work."""
+    return next((facts for facts in found if facts.notify is not None), None)
+
+
+def tell(section: Section, facts: Facts, algorithm: str, max_clients: int, well: Facts | None = None) -> None:
+    """Everything that was seen, and at last whether miners could work there; `well` is the pool that they work at
+    where they cannot."""
     _steps(section, facts)
     if facts.shown is not None:
         _tls(section, facts)
     if facts.notify is None:
         for said in facts.said:
             section.note("pool.said", "said", said)
-        section.fail("pool.job", "result", facts.failure or "it gave none", _mend(facts.failure))
+        _failed(section, facts, well)
         return
     assert facts.extranonce is not None
     _extranonce(section, facts.extranonce, facts.pool, max_clients)
@@ -48,6 +55,17 @@ def tell(section: Section, facts: Facts, algorithm: str, max_clients: int) -> No
     for said in facts.said:
         section.note("pool.said", "said", said)
     section.ok("pool.job", "result", "miners can work there")
+
+
+def _failed(section: Section, facts: Facts, well: Facts | None) -> None:
+    """Where another pool is well, nobody stops mining."""
+    why, mend = facts.failure or "it gave none", _mend(facts.failure)
+    if well is None:
+        section.fail("pool.job", "result", why, mend)
+    elif section.subject.startswith("backups"):
+        section.warn("pool.job", "result", f"{why}; it could not take over if another pool failed", mend)
+    else:
+        section.warn("pool.job", "result", f"{why}; meanwhile miners work at the backup {well.pool.name}", mend)
 
 
 def _steps(section: Section, facts: Facts) -> None:

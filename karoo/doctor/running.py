@@ -9,6 +9,7 @@ from pathlib import Path
 import gevent
 from gevent import socket
 
+from karoo.config import Control
 from karoo.ctl.socketfile import peer_of
 
 _LISTEN = "0A"  # include/net/tcp_states.h
@@ -88,12 +89,18 @@ def answers(path: str) -> int | None:
 
 def _listening(path: str) -> bool:
     """Whether a Unix socket of that path listens, whoever's it is."""
+    return path in _unix_listeners().values()
+
+
+def _unix_listeners() -> dict[int, str]:
+    """The paths of the Unix sockets that listen, whoever's they are, by their inodes."""
     try:
-        lines = Path("/proc/net/unix").read_text(errors="replace").splitlines()[1:]
+        lines = Path("/proc/net/unix").read_text(errors="surrogateescape").splitlines()[1:]
     except OSError:  # no Linux
-        return False
+        return {}
     # Num RefCount Protocol Flags Type St Inode Path; of the flags __SO_ACCEPTCON (include/linux/net.h)
-    return any(fields[3] == "00010000" and fields[7:] == [path] for fields in (line.split(" ", 7) for line in lines))
+    parts = (line.split(maxsplit=7) for line in lines)
+    return {int(fields[6]): fields[7] for fields in parts if len(fields) == 8 and fields[3] == "00010000"}
 
 
 def words_of(pid: int) -> list[str]:
@@ -122,6 +129,26 @@ def config_of(pid: int) -> str | None:
             except OSError:  # another user's
                 return os.path.realpath(given) if os.path.isabs(given) else None
     return None
+
+
+def started_with(config: str) -> set[int]:
+    """The proxies that run and were started with this very configuration file."""
+    path = os.path.realpath(config)
+    return {pid for pid in _processes() if pid not in (os.getpid(), os.getppid()) and is_karoo(pid) and _runs(pid)
+            and config_of(pid) == path}
+
+
+def socket_of(config: str) -> str | None:
+    """The path of the control socket of the proxy that runs with a configuration file; None where there is none, more
+    than one, or where it cannot be seen. The file need not be right."""
+    pids = started_with(config)
+    listeners = _unix_listeners()
+    held = {f"socket:[{inode}]": path for inode, path in listeners.items() if path.startswith("/")}
+    found = {held[link] for pid in pids for link in _links(pid) if link in held}
+    usual = os.path.join(os.path.dirname(os.path.abspath(config)), Control().socket)
+    if not found and pids and answers(usual) in pids:  # what another user's process holds is not seen
+        return usual
+    return found.pop() if len(found) == 1 else None
 
 
 def called(pid: int) -> str:
@@ -159,9 +186,7 @@ class Running:
         holders = (pid for pid in (self.accounts, self.control) if pid is not None)
         self.pid = next((pid for pid in holders if not self._other(pid)), None)
         if self.pid is None:
-            own = {os.getpid(), os.getppid()}
-            started = (pid for pid in _processes() if pid not in own and is_karoo(pid) and _runs(pid))
-            self.pid = next((pid for pid in started if config_of(pid) == self.path), None)
+            self.pid = min(started_with(path), default=None)
 
     def is_it(self, pid: int) -> bool:
         """Whether a process is that proxy."""

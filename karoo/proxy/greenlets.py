@@ -36,8 +36,10 @@ class Greenlets:
             self._give_up(f"bugs ended {name} {MOST_DEATHS} times within {monotonic() - deaths[0]:.0f} s")
 
         def died(greenlet: gevent.Greenlet) -> None:
-            if not self._ending and not greenlet.successful():  # by something that is no Exception
-                self._give_up(f"{name} has died: {greenlet.exception!r}")
+            # By something that is no Exception. GreenletExit is a success to gevent, and its value.
+            why = greenlet.exception or greenlet.value
+            if not self._ending and why is not None:
+                self._give_up(f"{name} has died: {why!r}")
         greenlet = gevent.spawn(supervise)
         greenlet.link(died)
         self._kept.append(greenlet)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from time import time
 from typing import Any
 
@@ -45,10 +47,13 @@ def open_socket(address: str, take: Take) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Security:
-    """The TLS of a listener: its context (None: it is plain), and when its certificate runs out, in Unix seconds."""
+    """The TLS of a listener: its context (None: it is plain), and when its certificate runs out, in Unix seconds.
+    ``shown`` and ``authorities`` are digests of the files with its certificates and with those that it asks for."""
 
     context: ssl.SSLContext | None = None
     expires: float | None = None
+    shown: bytes = b""
+    authorities: bytes = b""
 
 
 def securities(settings: config.Config) -> list[Security]:
@@ -63,9 +68,10 @@ def securities(settings: config.Config) -> list[Security]:
         try:
             context = server_context(server_files(tls))
             expires = _expiry(tls.cert_file)
+            digests = [_digest(each) for each in (tls.cert_file, tls.client_ca_file)]
         except TlsError as fault:
             raise TlsError(f"{path}.tls: {fault}") from None
-        found.append(Security(context, expires))
+        found.append(Security(context, expires, *digests))
         left = expires - time()
         if left < WARN_BEFORE:
             log.warning("the certificate in %s %s: renew it, and reload", tls.cert_file,
@@ -112,3 +118,11 @@ def _expiry(path: str) -> float:
         return cert.expiry(path)
     except (OSError, ValueError) as failure:
         raise TlsError(f"{path}: {failure}") from None
+
+
+def _digest(path: str) -> bytes:
+    """That of a file; empty for no file. Raises TlsError."""
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).digest() if path else b""
+    except OSError as failure:
+        raise TlsError(f"{path}: {failure.strerror or failure}") from None
