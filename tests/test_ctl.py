@@ -734,6 +734,10 @@ def test_json_is_for_programs(site, control, karoo_ctl):
     assert json.loads(karoo_ctl(one.path, "--json", "status"))["sessions"] == 1
     done = json.loads(karoo_ctl(one.path, "--json", "kick", "鉱山"))
     assert done == {"done": "Worker 鉱山 was disconnected: 1 session"}
+    one.ask("ban", address="203.0.113.7", reason="no\x7f\x9b31m\u202e鉱山")
+    text = karoo_ctl(one.path, "--json", "bans")
+    assert json.loads(text)["items"][0]["why"] == "no\x7f\x9b31m\u202e鉱山"
+    assert text.replace("\n", "").isprintable() and "鉱山" in text
     text = karoo_ctl(one.path, "--json", "kick", "鉱山", code=1)
     assert '"error": {"code": "not_found"' in text
 
@@ -821,6 +825,14 @@ def test_hostile_names_steer_no_terminal():
     assert shown.isprintable() and "\x1b" not in shown and "\u200f" not in shown
     assert len(words.plain("z" + "\u0301" * 500)) == 1 + words.MOST_MARKS
     assert words.plain("नमस्\u200dते") == "नमस्\u200dते"
+
+
+def test_json_of_hostile_names_steers_no_terminal_and_is_equal():
+    value = {"\x9b": ["鉱山", "é", "\x1b[31m\x7f\x80\x9b\u200d\u202e\u2028\ufeff\ud800\U000e0041", "\"\\\n\t/", 1.5]}
+    for indent in (1, None):
+        text = words.as_json(value, indent)
+        assert json.loads(text) == value and text.replace("\n", "").isprintable() and "鉱山" in text and "é" in text
+    assert "\\u007f" in text and "\\udb40\\udc41" in text
 
 
 def test_a_table_fits_its_terminal_and_keeps_numbers_whole():

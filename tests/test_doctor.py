@@ -166,6 +166,9 @@ def test_text_fits_its_width_and_tells_all():
     assert max(map(len, lines)) <= 80 and "\x1b" not in "".join(lines)
     assert sum(line.count("word") for line in lines) == sum(line.count("mend") for line in lines) == 60
     assert "line; second \\x1b[31m" in "".join(lines)
+    section.ok("a.d", "l", "t", issuer="CN=\x9b31m\x7f\u202e")
+    assert words.as_json(report).replace("\n", "").isprintable()
+    assert json.loads(words.as_json(report))["sections"][0]["findings"][2]["data"] == section.findings[2].data
     assert lines[-1] == "verdict: something that mining needs is not to be had (1 failed, 1 warning)"
 
 
@@ -209,6 +212,34 @@ def test_a_running_proxy_is_seen_and_left_in_peace(karoo, tmp_path, site, unused
     assert f"in use by process {proxy.process.pid} (karoo) with {path}" in " ".join(program.text.split())
     miner.end(signal.SIGINT)
     assert proxy.end(signal.SIGTERM) == 0
+
+
+def test_a_control_socket_that_the_running_proxy_has_lost(karoo, tmp_path):
+    path = configuration(tmp_path)
+    proxy = karoo("run", "-c", path)
+    proxy.wait_for("miners may connect")
+
+    def told(path):
+        return only(examine(str(path), Wishes(offline=True)), "disk.control")[:2]
+    assert told(path) == ("ok", f"{tmp_path}/karoo.sock is answered by the running proxy")
+    level, text = told(configuration(tmp_path, control={"socket": "new.sock"}))
+    assert level == "note" and f"process {proxy.process.pid} (karoo), listens at {tmp_path}/karoo.sock; " in text
+    configuration(tmp_path)
+    (tmp_path / "karoo.sock").unlink()
+    level, text = told(path)
+    assert level == "warning" and f"process {proxy.process.pid} (karoo), has lost {tmp_path}/karoo.sock" in text
+    with stdlib_socket.socket(stdlib_socket.AF_UNIX) as other:
+        other.bind(str(tmp_path / "karoo.sock"))
+        assert told(path)[0] == "warning"
+    (tmp_path / "karoo.sock").unlink()
+    assert proxy.end(signal.SIGTERM) == 0
+    level, text = told(path)
+    assert level == "ok" and "will be made" in text
+
+    proxy = karoo("run", "-c", configuration(tmp_path, control={"socket": ""}))
+    proxy.wait_for("miners may connect")
+    level, text = told(configuration(tmp_path))
+    assert level == "warning" and "nobody answers" in text and "its log" not in text
 
 
 def test_nothing_is_written(tmp_path):
@@ -630,11 +661,35 @@ def test_a_pools_certificate_that_runs_out(tmp_path, site, days, pinned, level):
     assert only(report, "pool.certificate")[0] == level and only(report, "pool.job")[0] == "ok"
 
 
-def test_a_pool_that_speaks_no_tls_and_one_that_speaks_nothing_else(tmp_path, site):
-    report = look(tmp_path, upstream=at(site.pool(), tls=True))
-    assert "set tls: false" in only(report, "pool.job")[1]
-    report = look(tmp_path, upstream=at(site.pool(tls=context_of(trustme.CA(), "127.0.0.1"))))
-    assert report.exit_code() == 69 and any("tls: true" in one.mend for one in report.findings())
+@pytest.fixture
+def peer():
+    """Something that listens, says what it is given, and may leave then."""
+    started = []
+
+    def start(*says, leaves=False):
+        started.append(Scripted(*says, leaves=leaves))
+        return started[-1]
+    yield start
+    for one in started:
+        one.close()
+
+
+TLS_TOO = "is this its port for miners? If it wants TLS, set tls: true"
+
+
+def test_advice_is_given_once_and_does_not_contradict_the_failure(tmp_path, site, peer):
+    over_tls = site.pool(tls=context_of(trustme.CA(), "127.0.0.1"))
+    for pool, tls, failure, mend in (
+            (site.pool(), True, "set tls: false", ""), (peer(b"", leaves=True), True, "set tls: false", ""),
+            (peer(), True, "set tls: false", ""), (over_tls, True, "set fingerprint", ""),
+            (over_tls, False, "set tls: true", ""), (peer(b"", leaves=True), False, "set tls: true", ""),
+            (peer(b"SSH-2.0-x\r\n"), False, "does not speak Stratum", TLS_TOO),
+            (peer(b"\x15\x03\x01\x00\x02\x02\x46", leaves=True), False, "closed the connection", TLS_TOO),
+            (peer(), False, "for an answer to mining.subscribe", TLS_TOO)):
+        report = look(tmp_path, upstream=at(pool, tls=tls, handshake_ms=1000))
+        (told,) = (one for one in report.findings() if one.check == "pool.job")
+        assert told.level == "failed" and failure in told.text and told.mend == mend, (failure, told)
+        assert report.exit_code() == 69
 
 
 # ---------------------------------------------------------------- the clock

@@ -238,6 +238,34 @@ def test_it_follows_the_size_of_the_terminal(farm, terminal):
     assert screen.end() == 0
 
 
+@pytest.mark.parametrize(("order", "column"), [(one.word, one.column) for one in frame.SORTS.values()])
+def test_a_narrow_terminal_shows_what_counts(farm, terminal, order, column):
+    path, _, _ = farm
+    screen = terminal("--socket", path, "--sort", order, rows=24, columns=80)
+    screen.wait_for("LAST SHARE")
+    title = screen.line("WORKER").split()
+    assert {"WORKER", "STATE", "RATIO", "LAST", "SHARE", "DEVICE", *column.split()} <= set(title) and "24h" not in title
+    (anna,) = (line for line in screen.lines if line.startswith("anna"))
+    assert re.search(r"66\.67 % +\S+ s +scrip", anna), anna
+    screen.resize(24, 40)
+    screen.wait(lambda: "DEVICE" not in screen.line("WORKER") and "LAST SHARE" in screen.line("WORKER"))
+    assert column in screen.line("WORKER") and "…" not in screen.line("WORKER")
+    screen.resize(24, 160)
+    screen.wait(lambda: "24h" in screen.line("WORKER"))
+    assert [one.title for one in frame.TABLE] == re.split(r"  +", screen.line("WORKER"))
+
+
+@pytest.mark.parametrize("columns", [80, 60])
+def test_one_picture_does_not_wrap(farm, terminal, columns):
+    path, proxy, _ = farm
+    proxy.metrics.timeline.note("start", "long " * 60)
+    screen = terminal("--socket", path, "--once", columns=columns)
+    assert screen.end() == 0
+    screen.wait(lambda: "zoe" in screen.raw)
+    lines = screen.raw.replace("\r", "").split("\n")
+    assert max(map(words.width, lines)) <= columns and "…" in screen.raw
+
+
 @pytest.mark.parametrize(("how", "code"), [(b"\x03", 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_signals_end_it_and_give_the_terminal_back(farm, terminal, how, code):
     path, _, _ = farm
@@ -317,7 +345,7 @@ def test_without_a_terminal_one_picture_is_printed(farm, karoo):
         assert "\x1b" not in program.text and "3 online" in program.text and "Workers by" in program.text
         assert "q ends" not in program.text
     rows = program.text[program.text.index("WORKER"):].splitlines()
-    assert rows[1].startswith("anna")
+    assert rows[1].startswith("anna") and max(map(words.width, rows)) < 80
 
 
 @pytest.mark.parametrize("words_", [("top",), ("ctl", "status"), ("ctl", "--json", "workers")])

@@ -20,17 +20,20 @@ LEAST_WORKERS = 4  # rows that events leave to them
 
 @dataclass(slots=True, frozen=True)
 class Order:
-    """In which order the workers are asked for; of several states, those of the first come first."""
+    """In which order the workers are asked for, and the column that shows it; of several states, those of the first
+    come first."""
 
     word: str
     sort: str
+    column: str
     order: str = "desc"
     states: tuple[str, ...] = ("",)
 
 
 SORTS = {
-    "h": Order("hashrate", "hashrate_1h"), "a": Order("accepted", "accepted"), "r": Order("rejected", "rejected"),
-    "s": Order("silence", "last_share", "asc", ("silent", "online")),
+    "h": Order("hashrate", "hashrate_1h", "1h"), "a": Order("accepted", "accepted", "ACCEPTED"),
+    "r": Order("rejected", "rejected", "REJECTED"),
+    "s": Order("silence", "last_share", "LAST SHARE", "asc", ("silent", "online")),
 }
 
 
@@ -60,7 +63,7 @@ class Seen:
 
 
 TABLE = (
-    Column("WORKER", lambda row: row["name"], flexible=8),
+    Column("WORKER", lambda row: row["name"], flexible=10),
     Column("STATE", lambda row: row["state"], style=words.state_style),
     Column("SESS", lambda row: str(row["sessions"]), right=True),
     Column("1m", lambda row: units.hashrate(row["hashrate"]["1m"]), right=True),
@@ -70,8 +73,10 @@ TABLE = (
     Column("REJECTED", lambda row: str(row["rejected"]), right=True),
     Column("RATIO", lambda row: words.share_of(row["rejected"], row["accepted"] + row["rejected"]), right=True),
     Column("LAST SHARE", lambda row: words.ago(row["seconds_since_share"]), right=True),
-    Column("DEVICE", lambda row: row["device"] or "-", flexible=4),
+    Column("DEVICE", lambda row: row["device"] or "-", flexible=5),
 )
+# Where there is too little room for all, these go, in this order; never the one that is sorted by.
+DISPENSABLE = ("24h", "SESS", "1m", "DEVICE", "RATIO", "REJECTED", "ACCEPTED", "1h", "STATE")
 
 
 def picture(seen: Seen, key: str, columns: int, rows: int | None) -> list[Line]:
@@ -136,19 +141,30 @@ def _workers(seen: Seen, key: str, columns: int, rows: int) -> list[Line]:
     shown = seen.workers[:max(rows - 2, 0)]
     if not shown:
         return [[("no workers", "dim")]] if not seen.workers else []
-    cells = [[words.plain(column.tell(row)) for column in TABLE] for row in shown]
-    titles = [column.title for column in TABLE]
-    widths = words.fit(TABLE, [max(words.width(line[place]) for line in [titles, *cells])
-                               for place in range(len(TABLE))], columns - 1)
+    cells = {column.title: [column.title, *(words.plain(column.tell(row)) for row in shown)] for column in TABLE}
+    widths = {title: max(map(words.width, texts)) for title, texts in cells.items()}
+    table = _fitting(widths, SORTS[key].column, columns - 1)
+    rooms = words.fit(table, [widths[column.title] for column in table], columns - 1)
     lines: list[Line] = [[(f"Workers by {SORTS[key].word}, {len(shown)} of {seen.total}", "dim")], [(words.GAP.join(
-        words.pad(title, width, column.right)
-        for title, width, column in zip(titles, widths, TABLE, strict=True)), "head")]]
-    for row, texts in zip(shown, cells, strict=True):
+        words.pad(column.title, room, column.right) for column, room in zip(table, rooms, strict=True)), "head")]]
+    for number, row in enumerate(shown, 1):
         line: list[tuple[str, str]] = []
-        for text, width, column in zip(texts, widths, TABLE, strict=True):
-            line += [(words.pad(text, width, column.right), column.style(row)), (words.GAP, "")]
-        lines.append(line)
+        for column, room in zip(table, rooms, strict=True):
+            line += [(words.pad(cells[column.title][number], room, column.right), column.style(row)), (words.GAP, "")]
+        lines.append(line[:-1])
     return lines
+
+
+def _fitting(widths: dict[str, int], sorted_by: str, room: int) -> list[Column]:
+    """The columns for which there is room, of those widths by their titles."""
+    table = list(TABLE)
+    for title in DISPENSABLE:
+        least = sum(min(column.flexible or widths[column.title], widths[column.title]) for column in table)
+        if least + len(words.GAP) * (len(table) - 1) <= room:
+            break
+        if title != sorted_by:
+            table = [column for column in table if column.title != title]
+    return table
 
 
 def _foot(key: str, columns: int) -> Line:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
-import json
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -279,10 +278,10 @@ def run(args: argparse.Namespace) -> int:
         return fail(str(failure), EX_UNAVAILABLE)
     except client.Failed as failure:
         if args.json:
-            print(json.dumps({"error": {"code": failure.code, "message": str(failure)}}), flush=True)
+            print(words.as_json({"error": {"code": failure.code, "message": str(failure)}}, None), flush=True)
         return fail(str(failure), EX_USAGE if failure.code == "bad_request" else EX_FAILED)
     if args.json:
-        print(json.dumps(found, ensure_ascii=False, indent=1))
+        print(words.as_json(found))
         return EX_OK
     room = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     print("\n".join(tell(found, room, colored("auto", sys.stdout))))

@@ -15,7 +15,7 @@ import gevent
 from gevent.event import Event
 from gevent.socket import wait_read
 
-from karoo.ctl import client, frame, main
+from karoo.ctl import client, frame, main, words
 from karoo.ctl.frame import SORTS, Seen
 from karoo.ctl.screen import Screen, strings_of
 from karoo.log import colored
@@ -23,7 +23,7 @@ from karoo.log import colored
 ANSWER_SECONDS = 10.0
 RETRY_SECONDS = 1.0
 MOST_WORKERS, MOST_EVENTS = 200, 20  # that are asked for
-NARROW = 100  # columns, where there is no terminal
+NARROW = 80  # columns, where there is no terminal
 
 
 def run(args: argparse.Namespace) -> int:
@@ -40,9 +40,9 @@ def run(args: argparse.Namespace) -> int:
     if not args.once and sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty():
         strings = strings_of(os.environ.get("TERM", ""), sys.stdout.fileno(), colored("auto", sys.stdout))
     if strings is None:
-        columns = shutil.get_terminal_size((NARROW, 24)).columns if sys.stdout.isatty() else NARROW
-        print("\n".join("".join(text for text, _ in line).rstrip()
-                        for line in frame.picture(seen, key, columns, None)))
+        columns = shutil.get_terminal_size((NARROW, 24)).columns
+        lines = ("".join(text for text, _ in line).rstrip() for line in frame.picture(seen, key, columns, None))
+        print("\n".join(words.cut(line, columns) if sys.stdout.isatty() else line for line in lines))
         return main.EX_OK
     screen = Screen(strings, sys.stdin.fileno(), sys.stdout.fileno(), sys.stdout.encoding or "utf-8")
     return Top(path, args.interval, key, seen, screen).run()

@@ -5,6 +5,8 @@ Names come from miners: control characters are shown as escapes.
 
 from __future__ import annotations
 
+import json
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from karoo import log, units
 MOST_MARKS = 4  # characters without a width, one after the other, that are shown
 JOINERS = "\u200c\u200d"  # of those without a width, the ones that scripts need between letters
 GAP = "  "
+_PERHAPS_UNSAFE = re.compile("[^\n\x20-\x7e]")
 
 STYLES = {"good": "32", "warn": "33", "bad": "31", "head": "1", "dim": "2"}
 
@@ -51,6 +54,19 @@ def plain(text: str) -> str:
         if marks <= MOST_MARKS:
             shown.append(char)
     return "".join(shown)
+
+
+def as_json(value: Any, indent: int | None = 1) -> str:
+    """JSON for programs, which a terminal may be shown too: what could steer it stands as an escape of JSON's."""
+    return _PERHAPS_UNSAFE.sub(_escaped, json.dumps(value, ensure_ascii=False, indent=indent))
+
+
+def _escaped(match: re.Match[str]) -> str:
+    char = match.group()
+    if unicodedata.category(char)[0] != "C" and char not in "\u2028\u2029":
+        return char
+    units = char.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[at:at + 4]}" for at in range(0, len(units), 4))
 
 
 def cut(text: str, most: int) -> str:

@@ -15,7 +15,7 @@ from karoo.accounting.faults import LedgerError, check_place, explained
 from karoo.accounting.schema import MIGRATIONS, version_of
 from karoo.ctl.socketfile import LONGEST_PATH
 from karoo.doctor.findings import Section
-from karoo.doctor.running import Running, called
+from karoo.doctor.running import Running, called, sockets_of
 
 MIB = 1 << 20
 LITTLE, TOO_LITTLE = 200 * MIB, 10 * MIB  # bytes left on a disk
@@ -150,6 +150,8 @@ def _control(section: Section, path: str, proxy: Running) -> None:
     elif not os.path.isdir(folder):
         section.fail("disk.control", label, f"the folder {folder} does not exist",
                      "make it, for the user that Karoo runs as")
+    elif proxy.pid is not None and proxy.control is None and _room_for_socket(path):
+        _lost(section, path, proxy.pid)
     elif not os.path.lexists(path):
         if os.access(folder, os.W_OK | os.X_OK):
             section.ok("disk.control", label, f"{path} will be made")
@@ -165,3 +167,24 @@ def _control(section: Section, path: str, proxy: Running) -> None:
         section.ok("disk.control", label, f"{path} is answered by the running proxy")
     else:
         section.fail("disk.control", label, f"{path} is answered by {called(proxy.control)}", "give each its own")
+
+
+def _room_for_socket(path: str) -> bool:
+    """Whether there is nothing at a path, or a socket."""
+    return not os.path.lexists(path) or stat.S_ISSOCK(os.lstat(path).st_mode)
+
+
+def _lost(section: Section, path: str, pid: int) -> None:
+    """A proxy runs with this configuration, and does not answer at its socket."""
+    label = "control.socket"
+    whose = f"the running proxy, {called(pid)}," if pid else "the running proxy"
+    own = sockets_of(pid) if pid else set()
+    if os.path.realpath(path) in map(os.path.realpath, own):
+        section.warn("disk.control", label, f"{whose} has lost {path}: somebody removed it, and neither karoo ctl nor "
+                     "karoo top find the proxy", "restart the proxy, and leave the file alone")
+    elif own:
+        section.note("disk.control", label, f"{whose} listens at {', '.join(sorted(own))}; {path} will be made at its "
+                     "next start")
+    else:
+        section.warn("disk.control", label, f"nobody answers at {path}, although {whose} has this configuration",
+                     "its log says whether it could not make it; restart the proxy")

@@ -59,7 +59,7 @@ def tell(section: Section, facts: Facts, algorithm: str, max_clients: int, well:
 
 def _failed(section: Section, facts: Facts, well: Facts | None) -> None:
     """Where another pool is well, nobody stops mining."""
-    why, mend = facts.failure or "it gave none", _mend(facts.failure)
+    why, mend = facts.failure or "it gave none", _mend(facts.failure, facts.pool.place.tls)
     if well is None:
         section.fail("pool.job", "result", why, mend)
     elif section.subject.startswith("backups"):
@@ -177,16 +177,21 @@ def _second(section: Section, facts: Facts) -> None:
                  "worker_names: single says so, or worker names have to be made known at the pool first", **data)
 
 
-def _mend(failure: str) -> str:
-    """What to do where the failure does not say it itself."""
+def _mend(failure: str, tls: bool) -> str:
+    """What to do where the failure does not say it itself; `tls`: the pool was spoken to over TLS."""
+    if any(said in failure for said in ("set tls: ", "does not resolve", "certificate refused", "wants a certificate")):
+        return ""
+    port = "is this its port for miners?"
+    or_tls = port if tls else f"{port} If it wants TLS, set tls: true"
     for part, mend in (
             ("mining.authorize refused", "check user and pass: does the pool know them?"),
             ("refused: Connection refused", ""), ("Connection refused", "is this its port? Is the pool up?"),
             ("no answer within", "is there a firewall on the way?"), ("unreachable", "check the network and its "
                                                                       "routes"),
             ("first job", "the pool may have no work at the moment: try again"),
-            ("does not speak Stratum", "is this its port for miners? If it wants TLS, set tls: true"),
-            ("closed the connection", "is this its port for miners? If it wants TLS, set tls: true"),
+            ("for an answer to mining.authorize", "the pool may be overloaded: try again"),
+            ("for an answer to", or_tls), ("it took more than", or_tls),
+            ("does not speak Stratum", or_tls), ("closed the connection", or_tls),
             ("asks to reconnect", "name the address that it asks for")):
         if part in failure:
             return mend

@@ -103,6 +103,12 @@ def _unix_listeners() -> dict[int, str]:
     return {int(fields[6]): fields[7] for fields in parts if len(fields) == 8 and fields[3] == "00010000"}
 
 
+def sockets_of(pid: int) -> set[str]:
+    """The paths of the Unix sockets that a process listens on, as far as this user may see; a file may be gone."""
+    held = {f"socket:[{inode}]": path for inode, path in _unix_listeners().items() if path.startswith("/")}
+    return {held[link] for link in _links(pid) if link in held}
+
+
 def words_of(pid: int) -> list[str]:
     """The command line of a process; empty where it cannot be seen."""
     try:
@@ -142,9 +148,7 @@ def socket_of(config: str) -> str | None:
     """The path of the control socket of the proxy that runs with a configuration file; None where there is none, more
     than one, or where it cannot be seen. The file need not be right."""
     pids = started_with(config)
-    listeners = _unix_listeners()
-    held = {f"socket:[{inode}]": path for inode, path in listeners.items() if path.startswith("/")}
-    found = {held[link] for pid in pids for link in _links(pid) if link in held}
+    found = {path for pid in pids for path in sockets_of(pid)}
     usual = os.path.join(os.path.dirname(os.path.abspath(config)), Control().socket)
     if not found and pids and answers(usual) in pids:  # what another user's process holds is not seen
         return usual

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import textwrap
 from collections.abc import Iterator
 
 from karoo import __version__
+from karoo.ctl.words import as_json as as_escaped_json
 from karoo.doctor.findings import Finding, Report, Section
 
 WIDEST_LABEL = 30
@@ -70,7 +70,7 @@ def verdict(report: Report, colour: bool = False) -> str:
 
 def as_json(report: Report, strict: bool = False) -> str:
     """The same for programs; keys and the names of checks do not change."""
-    return json.dumps({
+    return as_escaped_json({
         "karoo": __version__, "config": report.config, "verdict": report.verdict(),
         "exit_code": report.exit_code(strict),
         "counts": {level: report.count(level) for level in ("ok", "note", "warning", "failed")},
@@ -78,7 +78,7 @@ def as_json(report: Report, strict: bool = False) -> str:
             "section": section.key, "subject": section.subject, "title": section.title,
             "findings": [{"check": finding.check, "level": finding.level, "label": finding.label, "text": finding.text,
                           "mend": finding.mend, "data": finding.data} for finding in section.findings],
-        } for section in report.sections]}, indent=1, ensure_ascii=False)
+        } for section in report.sections]})
 
 
 def _coloured(words: str, code: str, colour: bool) -> str:
