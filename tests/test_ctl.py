@@ -757,7 +757,8 @@ def test_without_a_proxy_it_is_said_where_and_why(karoo, tmp_path, listens):
     for words_, why in ((("--socket", tmp_path / "s"), f"{tmp_path}/s: there is no such socket"),
                         (("-c", configuration(tmp_path)), f"{tmp_path}/karoo.sock: there is no such socket"),
                         (("-c", tmp_path / "nothing.yaml"), "no such file"),
-                        (("--socket", tmp_path / "karoo.yaml"), "karoo.yaml: no proxy listens there"),
+                        (("--socket", tmp_path / "karoo.yaml"), "karoo.yaml: this is no socket"),
+                        (("--socket", tmp_path), f"{tmp_path}: this is no socket"),
                         (("--socket", "x" * 200), "may have 107")):
         program = karoo("ctl", *words_, "status")
         assert program.end() == 69 and why in program.text, program.text
@@ -842,6 +843,16 @@ def test_a_table_fits_its_terminal_and_keeps_numbers_whole():
     assert words.width(line) <= 100 and "…" in line and " 7 " in line and title.startswith("N  POOL")
     assert "r" * 200 in words.table(words.POOLS, rows, None, False)[1]
     assert "\x1b[32mactive\x1b[0m" in words.table(words.POOLS, rows, None, True)[1]
+
+
+@pytest.mark.parametrize(("number", "offset", "total", "told"), [
+    (3, 0, 3, ""), (2, 0, 3, "2 of 3 bans (--limit 0 shows all)"), (2, 1, 3, "2 of 3 bans (after the first 1)"),
+    (1, 1, 3, "1 of 3 bans (after the first 1; --limit 0 shows all)"),
+    (0, 3, 3, "no bans after the first 3; there are 3"), (0, 0, 0, "no bans")])
+def test_it_is_told_how_much_of_a_list_is_shown(number, offset, total, told):
+    row = {"address": "192.0.2.1", "since_unix": 0, "seconds_left": 1, "times": 1, "why": "w"}
+    lines = words.listed(words.BANS, {"items": [row] * number, "total": total, "offset": offset}, "bans", None, False)
+    assert lines[-1] == told if told else len(lines) == 4
 
 
 def test_a_reload_of_other_shape_is_told_as_well():

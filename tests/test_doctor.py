@@ -514,7 +514,7 @@ def test_a_pool_that_is_the_proxy_itself_is_not_dialled(tmp_path, unused):
     ({"branches": 33}, "pool.job_size", "warning", "ESP-Miner"),
     ({"version_mask": 0}, "pool.version_mask", "note", "none"),
     ({"configure": "error"}, "pool.version_mask", "note", "none"),
-    ({"second_authorize": "refuse"}, "pool.worker_names", "warning", "refused: Unauthorized worker beside w"),
+    ({"second_authorize": "refuse"}, "pool.worker_names", "warning", 'refused beside w ("Unauthorized worker"): all'),
     ({"extranonce_subscribe": "error"}, "pool.refused", "note", "a new extranonce1 without reconnecting"),
     ({"e2_as_text": True, "first_member": "null"}, "pool.job", "ok", "miners can work there"),
     ({"notify_after": "subscribe"}, "pool.job", "ok", "miners can work there")])
@@ -523,6 +523,21 @@ def test_what_a_pool_gives(tmp_path, site, options, check, level, text):
     told = only(report, check)
     assert told[0] == level and text in told[1]
     assert report.exit_code() == 0
+
+
+@pytest.mark.parametrize(("size", "options", "room", "own"), [
+    (1, {}, "max_connections of this pool (up to 256), or take another port", "another port of this pool"),
+    (1, {"max_connections": 256}, "take another port of this pool", "another port of this pool"),
+    (2, {}, "max_connections of this pool (up to 256), or take another port", None),
+    (2, {"prefix_bytes": 1}, "take another port", "a smaller prefix_bytes"), (3, {}, "take another port", None),
+    (5, {}, "(up to 256), or raise prefix_bytes, or lower proxy.max_clients", None)])
+def test_advice_for_small_extranonces_can_be_followed(tmp_path, site, size, options, room, own):
+    report = look(tmp_path, upstream=at(site.pool(extranonce2_size=size), **options))
+    mends = {one.check: one.mend for one in report.findings()}
+    assert room in mends["pool.room"] and ("raise prefix_bytes" in mends["pool.room"]) == (size == 5)
+    if own is not None:
+        assert own in mends["pool.miner_bytes"] and ("prefix_bytes" in mends["pool.miner_bytes"]) == bool(
+            options.get("prefix_bytes"))
 
 
 def test_a_pool_that_ignores_a_second_user(tmp_path, site, monkeypatch):

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import socket
+import stat
 from collections.abc import Iterator, Mapping
 from time import monotonic
 from typing import Any
@@ -83,16 +84,17 @@ def connect(path: str, seconds: float = SECONDS) -> socket.socket:
         sock.connect(path)
     except OSError as failure:
         sock.close()
-        raise NoProxy(f"{shown(path)}: {_why(failure)}") from None
+        raise NoProxy(f"{shown(path)}: {_why(path, failure)}") from None
     return sock
 
 
-def _why(failure: OSError) -> str:
+def _why(path: str, failure: OSError) -> str:
     match failure.errno:
         case errno.ENOENT:
             return "there is no such socket: no proxy runs with it, or control.socket names another"
-        case errno.ECONNREFUSED:
-            return "no proxy listens there any more: the one that made it has ended"
+        case errno.ECONNREFUSED:  # Linux says it of any other file too
+            return ("no proxy listens there any more: the one that made it has ended" if _is_socket(path) else
+                    "this is no socket: name the one that control.socket names")
         case errno.EACCES | errno.EPERM:
             return "you may not open it: control.mode decides who may, and so do the rights of its folder"
         case errno.ENOTSOCK | errno.EPROTOTYPE:
@@ -100,6 +102,13 @@ def _why(failure: OSError) -> str:
     if isinstance(failure, TimeoutError) or failure.errno == errno.EAGAIN:
         return "the proxy is there and does not answer"
     return failure.strerror or str(failure)
+
+
+def _is_socket(path: str) -> bool:
+    try:
+        return stat.S_ISSOCK(os.stat(path).st_mode)
+    except OSError:
+        return True  # gone since, or not to be seen
 
 
 # ---------------------------------------------------------------- asking

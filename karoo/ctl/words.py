@@ -244,12 +244,13 @@ EVENTS = (
 
 def listed(columns: Sequence[Column], found: dict[str, Any], what: str, room: int | None, color: bool) -> list[str]:
     """A table, and how much of the list it is."""
-    rows, total = found["items"], found["total"]
+    rows, total, before = found["items"], found["total"], found["offset"]
     if not rows:
-        return [f"no {what}" if not total else f"no {what} from the {found['offset'] + 1}th on; there are {total}"]
+        return [f"no {what}" if not total else f"no {what} after the first {before}; there are {total}"]
     lines = table(columns, rows, room, color)
     if len(rows) < total:
-        lines += ["", f"{len(rows)} of {total} {what} (--limit 0 shows all)"]
+        told = [f"after the first {before}"] * bool(before) + ["--limit 0 shows all"] * (before + len(rows) < total)
+        lines += ["", f"{len(rows)} of {total} {what} ({'; '.join(told)})"]
     return lines
 
 

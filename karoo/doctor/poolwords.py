@@ -19,6 +19,8 @@ DAY = 86_400.0
 # What programs of miners can take: a coinbase in bytes, branches, bytes of a job.
 NERDMINER_COINBASE, ANTMINER_COINBASE, ESP_MINER_BRANCHES, NERDMINER_LINE = 255, 750, 32, 4096
 NICEHASH_EXTRANONCE2 = 4
+MOST_CONNECTIONS = 256  # that `max_connections` may be
+OTHER_POOL = "another port of this pool that gives more bytes, or another pool"
 SLOW, VERY_SLOW = 0.5, 2.0  # seconds that an answer takes
 ENDS_SOON = 14 * DAY
 
@@ -124,16 +126,25 @@ def _extranonce(section: Section, extranonce: Extranonce, pool: config.Upstream,
         section.warn("pool.room", "extranonce2", f"{text}; with {pool.max_connections} connections that is {whole} "
                      "miners, "
                      f"and proxy.max_clients allows {max_clients}",
-                     "raise max_connections of this pool, or prefix_bytes, or lower proxy.max_clients", **data)
+                     _more_room(pool, own), **data)
     else:
         section.ok("pool.room", "extranonce2", text, **data)
     if own not in (2, 4, 8):
         section.warn("pool.miner_bytes", "for each miner", f"{units.counted(own, 'byte')}: NerdMiner takes 2, 4 or "
                      "8, and "
-                     "fast miners run out of work", "another pool, or a smaller prefix_bytes", bytes=own)
+                     "fast miners run out of work",
+                     "a smaller prefix_bytes, or another pool" if prefix else OTHER_POOL, bytes=own)
     elif own < NICEHASH_EXTRANONCE2:
         section.note("pool.miner_bytes", "for each miner", f"{own} bytes: NiceHash as a miner wants "
                      f"{NICEHASH_EXTRANONCE2}", bytes=own)
+
+
+def _more_room(pool: config.Upstream, own: int) -> str:
+    """What makes room for more miners; `own` bytes are each one's, of which 2 are the least that is of use."""
+    can_grow = pool.max_connections < MOST_CONNECTIONS
+    ways = [f"raise max_connections of this pool (up to {MOST_CONNECTIONS})"] if can_grow else []
+    ways += ["raise prefix_bytes"] if own > 2 else [f"take {OTHER_POOL}"]
+    return ", or ".join([*ways, "lower proxy.max_clients"])
 
 
 def _job(section: Section, facts: Facts, algorithm: str, extranonce: Extranonce, notify: Notify) -> None:
@@ -172,8 +183,10 @@ def _second(section: Section, facts: Facts) -> None:
     if facts.second == "taken":
         section.ok("pool.worker_names", "worker names", f"{facts.second_user} is taken beside {facts.user}", **data)
         return
-    section.warn("pool.worker_names", "worker names", f"{facts.second_user} is {facts.second} beside {facts.user}: all "
-                 f"shares will be credited to {facts.user}",
+    answer, _, said = facts.second.partition(": ")
+    quoted = f' ("{said}")' if said else ""
+    section.warn("pool.worker_names", "worker names", f"{facts.second_user} is {answer} beside {facts.user}{quoted}: "
+                 f"all shares will be credited to {facts.user}",
                  "worker_names: single says so, or worker names have to be made known at the pool first", **data)
 
 
