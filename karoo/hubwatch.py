@@ -117,7 +117,7 @@ class _Watch:
         self._timer.stop()
         self._timer.close()
         self._ending.release()
-        self._ended.acquire(timeout=JOIN_SECONDS)  # it may hang in writing, as the loop did
+        self._ended.acquire(timeout=JOIN_SECONDS)  # it may hang in writing to the file: a disk may
 
     def _tick(self) -> None:
         """The loop turns: a few times a second it runs this."""

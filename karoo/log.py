@@ -9,12 +9,14 @@ import re
 import sys
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
+import gevent
 from gevent import monkey
 
-from karoo.logfile import LogFile, LogFileError, Output, to_stderr
+from karoo.logfile import LogFile, LogFileError, Output
 from karoo.logflood import FloodLimit
+from karoo.stderr import to_stderr
 
 if TYPE_CHECKING:
     from karoo.config import Log
@@ -29,7 +31,8 @@ _EXTRAS = ("session", "peer", "worker", "report")
 _COLORS = {"DEBUG": "2", "INFO": "32", "WARNING": "33", "ERROR": "31", "CRITICAL": "1;31"}  # ECMA-48: faint, green, ...
 MEGABYTE = 1_000_000
 STDERR = 2
-_make_lock = monkey.get_original("_thread", "RLock")
+AGAIN_EVERY = 0.02  # seconds between two looks whether lines that wait are taken, while there are some
+_make_lock, _get_ident = monkey.get_original("_thread", ["RLock", "get_ident"])
 _LINE_FEED, _INDENTED = "\n", "\n  "
 
 
@@ -104,15 +107,26 @@ class _Stream(Output):
         super().__init__(None)
         self._stream = stream
 
-    def write(self, line: bytes) -> None:
+    def write(self, line: bytes) -> bool:
         try:
             self._stream.write(line.decode())
             self._stream.flush()
         except (OSError, ValueError):
             pass  # it was closed
+        return False
 
     def urgent(self, line: bytes) -> None:
         self.write(line)
+
+
+class _LoopsWords:
+    """Where gevent shows the traceback of what died in the loop or of a greenlet that nobody looks after."""
+
+    def write(self, text: str) -> None:
+        to_stderr(text.encode(errors="replace"))
+
+    def flush(self) -> None:
+        pass
 
 
 class _Handler(logging.Handler):
@@ -122,6 +136,8 @@ class _Handler(logging.Handler):
         super().__init__()
         self.setFormatter(formatter)
         self.output, self.limit = output, limit
+        self._thread = _get_ident()
+        self._timer: Any = None  # of the loop, while lines wait
 
     def createLock(self) -> None:
         """The system's lock, not gevent's: threads write too (the accounts', for one), and may hang in gevent's. No
@@ -138,10 +154,9 @@ class _Handler(logging.Handler):
         return super().handle(record)
 
     def emit(self, record: logging.LogRecord) -> None:
-        if lost := self.output.take_lost():
-            self.output.write(self.line(_record(logging.WARNING, "karoo", f"{lost} lines of the log were lost before, "
-                                                f"as {self.output.name} did not take them")))
-        self.output.write(self.line(record))
+        self._tell_lost()
+        if self.output.write(self.line(record)):
+            self._look_after()
 
     def line(self, record: logging.LogRecord) -> bytes:
         """A record as it is written."""
@@ -158,8 +173,40 @@ class _Handler(logging.Handler):
             for count in self.limit.counts(at_once=True):
                 super().handle(count)
 
+    def _tell_lost(self) -> bool:
+        """Tell how many lines were lost, if that can be told; whether this line waits."""
+        lost = self.output.take_lost()
+        return bool(lost) and self.output.write(self.line(_record(
+            logging.WARNING, "karoo", f"{lost} lines of the log were lost before, as {self.output.name} did not take "
+            "them")))
+
+    def _look_after(self) -> None:
+        """See to it that what waits is written even if no line follows. The loop does: from another thread it cannot
+        be asked, and its next line does it then."""
+        if self._timer is None and _get_ident() == self._thread:
+            self._timer = gevent.get_hub().loop.timer(AGAIN_EVERY, AGAIN_EVERY, ref=False)
+            self._timer.start(self._again)
+
+    def _again(self) -> None:
+        self.acquire()
+        try:
+            if not self.output.again() and not self._tell_lost():
+                self._stop_timer()
+        finally:
+            self.release()
+
+    def _stop_timer(self) -> bool:
+        """Whether it ran."""
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.stop()
+            timer.close()
+        return timer is not None
+
     def give_way(self, successor: _Handler) -> None:
         """End, as another takes over."""
+        if self._stop_timer():
+            successor._look_after()
         if self.output is not successor.output:
             self.acquire()
             try:
@@ -173,6 +220,7 @@ class _Handler(logging.Handler):
         self.tell_counts()
         self.output.close()
         super().close()
+        self._stop_timer()
 
 
 def _record(level: int, name: str, message: str, stack: str = "") -> logging.LogRecord:
@@ -193,6 +241,7 @@ def setup(level: str = "info", form: str = "text", stream: TextIO | None = None,
 def setup_from(options: Log) -> None:
     """Send the log where the options say. Raises LogFileError, and has changed nothing then."""
     prepare(options)()
+    gevent.get_hub().exception_stream = _LoopsWords()  # its own way is to wait for standard error
 
 
 def prepare(options: Log) -> Callable[[], None]:
@@ -221,18 +270,6 @@ def set_level(level: str) -> None:
         handler.tell_counts()
         handler.limit = _limit(level)
     logging.getLogger().setLevel(level.upper())
-
-
-def catch_up() -> None:
-    """Now and then: write what could not be written, as soon as that can be; lines to come would, but may be long in
-    coming."""
-    handler = _handler()
-    if handler is not None and handler.output.behind:
-        handler.acquire()
-        try:
-            handler.output.catch_up()
-        finally:
-            handler.release()
 
 
 def reopen() -> bool:

@@ -1,114 +1,68 @@
 """Where the lines of the log go: a descriptor, or a file that is put aside when it is large. Nothing here raises into
-who logs, and nothing takes longer than to write the line does, whoever reads it: a terminal that is stopped, a pager or
-a supervisor that hangs must not stop the miners."""
+who logs, and nothing waits until somebody takes a line."""
 
 from __future__ import annotations
 
 import errno
 import math
 import os
-import select
 import stat
-import sys
 import time
 from collections import deque
 from collections.abc import Callable
 
 from gevent import monkey
 
+from karoo.stderr import close, may_wait, own_way, put, takes, to_stderr
+
 KEPT = 1 << 20  # bytes of lines that are kept while they cannot be written
 AGAIN_AFTER = 1.0  # seconds until what failed is tried again, with the next line
-LAST_CHANCE = 1.0  # seconds that the end waits for whoever is slow to take the lines
+FULL_AGAIN_AFTER = 0.001  # the same where who reads has only not kept up
+END_SECONDS = 1.0  # at the end of the program, for what is kept
 ROTATE_AGAIN_AFTER = 60.0
-PIECE = select.PIPE_BUF  # bytes that a pipe or socket which can be written to takes without a wait; see pipe(7)
 NEW_MODE = 0o640  # of a file that is new, less the umask: the log names miners and addresses
 _HOW = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY  # a FIFO that nobody reads must not stop the program
 
 _start_thread = monkey.get_original("_thread", "start_new_thread")
-_poll = monkey.get_original("select", "poll")
-_os_close = monkey.get_original("os", "close")  # gevent's leaves it to the loop, which other threads have not
 
 
 class LogFileError(Exception):
     """The log cannot go to that file; the text says why."""
 
 
-def stderr_descriptor() -> int | None:
-    """That of standard error; None where there is none. If it is closed as the program starts, Python has no
-    `sys.stderr`: the number 2 is somebody else's then."""
-    try:
-        return None if sys.stderr is None else sys.stderr.fileno()
-    except (OSError, ValueError, AttributeError):  # closed since, or put in place by somebody who has no descriptor
-        return None
-
-
-def takes(descriptor: int, seconds: float = 0.0) -> bool:
-    """Whether a write there would not wait, or would fail; now, or within so many seconds."""
-    poll = _poll()
-    poll.register(descriptor, select.POLLOUT)
-    return bool(poll.poll(seconds * 1e3))
-
-
-def _never_waiting(descriptor: int) -> int:
-    """For a terminal another descriptor of it, which does not wait; others as they are. A terminal may have room for
-    less than it is given, and O_NONBLOCK on the descriptor that we were given would count for the shell as well."""
-    try:
-        return os.open(f"/proc/self/fd/{descriptor}", _HOW) if os.isatty(descriptor) else descriptor
-    except OSError:  # another user's, or no /proc
-        return descriptor
-
-
-def to_stderr(data: bytes) -> None:
-    """Write to standard error past all else; what it does not take at once is lost. From any thread."""
-    descriptor = stderr_descriptor()
-    try:
-        if descriptor is not None:
-            for at in range(0, len(data), PIECE):
-                if not takes(descriptor):
-                    return
-                os.write(descriptor, data[at:at + PIECE])
-        elif sys.stderr is not None:
-            sys.stderr.write(data.decode(errors="replace"))
-    except (OSError, ValueError):
-        pass  # there is no other place to tell it
-
-
 class Output:
-    """A descriptor (None: nobody wants the lines). What it does not take now is kept, up to KEPT bytes, and written
-    later."""
+    """A descriptor that others may share (None: nobody wants the lines). What it does not take now is kept, up to KEPT
+    bytes, and written later: with a line that follows, or by `again`. Nothing but `close` waits, and only so long."""
 
     name = "standard error"
 
     def __init__(self, descriptor: int | None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._given = descriptor
-        self._descriptor = None if descriptor is None else _never_waiting(descriptor)
+        self._shared = descriptor
+        self._own = None if descriptor is None else own_way(descriptor)
+        self._descriptor = descriptor if self._own is None else self._own
+        self._polled = descriptor is not None and self._own is None and may_wait(descriptor)
         self._clock = clock
         self._kept: deque[bytes] = deque()
         self._kept_bytes = 0
         self._begun = 0  # bytes of the first that are written already
-        self._failing = self._waiting = False
+        self._failing = 0  # what the last try ended with, of errno
         self._again_at = -math.inf
         self._lost = 0
 
-    def write(self, line: bytes) -> None:
-        """Write a line, which ends in a line feed."""
+    def write(self, line: bytes) -> bool:
+        """Write a line, which ends in a line feed; whether there are lines that wait."""
         if self._kept_bytes and self._kept_bytes + len(line) > KEPT:
             self._spill(line)
         else:
             self._kept.append(line)
             self._kept_bytes += len(line)
+        return self.again()
+
+    def again(self) -> bool:
+        """Write what waits, if it is time for that; whether there is more."""
         if not self._failing or self._clock() >= self._again_at:
             self._catch_up()
-
-    @property
-    def behind(self) -> bool:
-        """Lines are kept that could not be written."""
-        return bool(self._kept)
-
-    def catch_up(self) -> None:
-        """Now and then: write what was kept, where that can be."""
-        if self._kept and self._clock() >= self._again_at:
-            self._catch_up()
+        return bool(self._failing)
 
     def urgent(self, line: bytes) -> None:
         """Write a line at once, past what is kept; from any thread, while the loop may hang anywhere in `write`."""
@@ -120,11 +74,12 @@ class Output:
         return lost
 
     def close(self, successor: Output | None = None) -> None:
-        """Write what can be, a slow reader having a last chance; the rest goes to the successor."""
+        """Write what can be; the rest goes to the successor. Without one the program ends: who reads has END_SECONDS
+        to take it."""
         self._catch_up()
-        until = time.monotonic() + LAST_CHANCE
-        while successor is None and self._waiting and self._descriptor is not None and takes(
-                self._descriptor, max(0.0, until - time.monotonic())):
+        end = time.monotonic() + END_SECONDS
+        while (successor is None and self._failing == errno.EAGAIN and self._descriptor is not None
+               and (left := end - time.monotonic()) > 0 and takes(self._descriptor, left)):
             self._catch_up()
         for line in self._kept:
             if successor is not None:
@@ -132,10 +87,10 @@ class Output:
             else:
                 self._spill(line)
         self._kept.clear()
-        self._kept_bytes = 0
-        if self._given is not None and self._descriptor not in (None, self._given):
-            _close_aside(self._descriptor)
-            self._descriptor = self._given
+        self._kept_bytes = self._begun = 0
+        if self._own is not None:
+            close(self._own)
+            self._own, self._descriptor, self._polled = None, self._shared, True
 
     def _spill(self, line: bytes) -> None:
         """Do with a line for which there is no room what can be done."""
@@ -148,29 +103,23 @@ class Output:
                 descriptor = self._for(len(kept[0]))
                 line = kept[0]
                 if descriptor is not None:
-                    self._begun += self._write(descriptor, line[self._begun:] if self._begun else line)
+                    rest = line[self._begun:] if self._begun else line
+                    self._begun += put(descriptor, rest) if self._polled else os.write(descriptor, rest)
                     if self._begun < len(line):
                         continue
                 kept.popleft()
                 self._kept_bytes -= len(line)
                 self._begun = 0
         except OSError as failure:
-            self._waiting = isinstance(failure, BlockingIOError)
             if not self._failing:
-                self._failing = True
                 self._tell_failing(failure)
-            self._again_at = self._clock() + AGAIN_AFTER
+            self._failing = failure.errno or errno.EIO
+            full = self._failing == errno.EAGAIN
+            self._again_at = self._clock() + (FULL_AGAIN_AFTER if full else AGAIN_AFTER)
         else:
-            self._waiting = False
             if self._failing:
-                self._failing = False
+                self._failing = 0
                 self._tell_works()
-
-    def _write(self, descriptor: int, data: bytes) -> int:
-        """Write a piece of a line without a wait; how many bytes. Raises OSError."""
-        if not takes(descriptor):
-            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-        return os.write(descriptor, data[:PIECE])
 
     def _for(self, size: int) -> int | None:
         """The descriptor for a line of so many bytes. Raises OSError."""
@@ -218,7 +167,7 @@ class LogFile(Output):
             try:
                 os.write(descriptor, line)
             finally:
-                _os_close(descriptor)
+                close(descriptor)
         except OSError:
             pass  # it is on standard error
 
@@ -228,17 +177,14 @@ class LogFile(Output):
             _close_aside(self._descriptor)
         self._descriptor = None
 
-    def write(self, line: bytes) -> None:
-        if self._descriptor is None:  # as the program ends
-            to_stderr(line)
-        else:
-            super().write(line)
+    def write(self, line: bytes) -> bool:
+        if self._descriptor is not None:
+            return super().write(line)
+        to_stderr(line)  # as the program ends
+        return False
 
     def _spill(self, line: bytes) -> None:
         to_stderr(line)
-
-    def _write(self, descriptor: int, data: bytes) -> int:
-        return os.write(descriptor, data)  # it was opened not to wait
 
     def _for(self, size: int) -> int | None:
         assert self._descriptor is not None
@@ -345,16 +291,9 @@ def _remove(path: str) -> None:
 def _close_aside(descriptor: int) -> None:
     """Close a file whose last name may be gone, without waiting."""
     try:
-        _start_thread(_close, (descriptor,))
+        _start_thread(close, (descriptor,))
     except RuntimeError:  # no more threads to be had
-        _close(descriptor)
-
-
-def _close(descriptor: int) -> None:
-    try:
-        _os_close(descriptor)
-    except OSError:
-        pass  # a late fault of the disk; the file is left anyway
+        close(descriptor)
 
 
 def _say(text: str) -> None:

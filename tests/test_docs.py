@@ -3,11 +3,13 @@
 import argparse
 import ast
 import dataclasses
+import json
 import os
 import re
 import shlex
 import shutil
 import subprocess
+import sys
 import textwrap
 from contextlib import closing
 from functools import cache
@@ -19,10 +21,12 @@ import yaml
 from karoo import cli
 from karoo.accounting.deltas import Deltas
 from karoo.accounting.ledger import Ledger, open_reader
-from karoo.config import Config, loads
+from karoo.config import Config, loads, passes_users_on, remarks
 from karoo.configdoc import reference
 from karoo.configschema import Section, members, walk
+from karoo.policy.workers import WorkerNames
 from karoo.reload import differences, live
+from karoo.stratum import messages
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "deploy" / "README.md", *sorted((ROOT / "docs").glob("*.md")),
@@ -119,6 +123,35 @@ def test_what_waits_for_a_restart_is_named():
     bullet, = re.findall(r"^- \*\*After a restart\*\*:(.*?)\n\n", (ROOT / "docs" / "operations.md").read_text(),
                          re.MULTILINE | re.DOTALL)
     assert set(re.findall("`([^`]+)`", bullet)) == waiting
+
+
+# ---------------------------------------------------------------- what files of the original Karoo leave out
+
+MIGRATION = (ROOT / "docs" / "migration.md").read_text()
+LEFT_OUT = re.findall(r"^\| (`[^|]*`) \| [^|]* \| ([^|]*) \| [^|]* \|$",
+                      MIGRATION.partition("\n| left out |")[2].partition("\n\n")[0], re.MULTILINE)
+
+
+def test_what_is_left_out_means_what_the_table_says():
+    settings = loads('{"upstream": {"host": "pool.example.org", "user": "wallet"}}')
+    defaults = {path: value for path, _, value in walk(settings)}
+    said = {name: yaml.safe_load(value) for names, here in LEFT_OUT for name, value in zip(
+        re.findall(r"`([^`]+)`", names), re.findall(r"\d[\d.:]*|true|false", here), strict=True)}
+    assert len(said) > 6
+    assert said == {name: defaults[name] for name in said}
+
+
+def test_who_is_paid_as_the_original_paid_is_what_the_page_says():
+    """`local_authorize: false` pays the miners' own users, and the advice keeps the payee."""
+    moved = '{"upstream": {"host": "a", "user": "wallet"%s}, "backups": [{"host": "b", "user": "wallet"%s}]%s}'
+    old = loads(moved % ("", "", ', "compat": {"local_authorize": false}'))
+    assert [pool.worker_names for pool in old.pools] == ["passthrough"] * 2
+    assert passes_users_on(old)
+    advice, = re.findall('`("worker_names": "[a-z]+")`', MIGRATION)
+    advised = loads(moved % (f", {advice}", f", {advice}", ""))
+    assert [WorkerNames(pool.worker_names, pool.user).upstream_user("miner.rig7") for pool in advised.pools] == [
+        "wallet"] * 2
+    assert not remarks(advised)
 
 
 # ---------------------------------------------------------------- what the log says
@@ -222,6 +255,94 @@ def test_commands_that_are_named_are_there(page, command, further):
 def test_commands_are_named():
     assert {command for _, command, _ in CALLED} >= {"run", "check", "doctor", "ctl", "top", "report", "cert", "config"}
     assert len(TABLES) > 10
+
+
+# ---------------------------------------------------------------- the protocol
+
+LINES = (ROOT / "docs" / "protocol.md").read_text().partition("\n## Lines\n")[2].partition("\n## ")[0]
+
+
+@pytest.mark.parametrize(("fault", "beginning"), [
+    (messages.Malformed, "- A request whose"), (messages.ProtocolError, "- What is no JSON object"),
+    (None, "- An answer that nothing")])
+def test_lines_that_are_shown_are_what_the_page_calls_them(fault, beginning):
+    bullet, = [one for one in re.split(r"\n(?=- )", LINES.strip()) if one.startswith(beginning)]
+    examples = re.findall(r"`([{\[][^`]*[}\]]|hello)`", bullet)
+    assert examples
+    for line in examples:
+        if fault is None:
+            assert isinstance(messages.parse(line.encode()), messages.Response)
+        else:
+            with pytest.raises(fault):
+                messages.parse(line.encode())
+
+
+# ---------------------------------------------------------------- operations
+
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
+
+
+def test_every_exit_code_is_told():
+    codes = re.findall(r"^EX_[A-Z_, ]+ = ([\d, ]+)", "\n".join(
+        path.read_text() for path in sorted((ROOT / "karoo").rglob("*.py"))), re.MULTILINE)
+    table, = re.findall(r"^\| exit code .*\n\| ---.*\n((?:\|.*\n)+)", OPERATIONS, re.MULTILINE)
+    told = re.findall(r"^\| (\d+) ", table, re.MULTILINE)
+    assert {code for line in codes for code in re.split(", *", line.strip())} >= {"0", "1", "2", "3", "69", "70", "78"}
+    assert set(told) >= {code for line in codes for code in re.split(", *", line.strip())}
+
+
+HOOK, = re.findall(r"^```sh\n(#!/bin/sh\n.*?)^```", OPERATIONS, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize(("renewed", "copied"), [("proxy.farm.example", True), ("www.farm.example", False)])
+def test_the_hook_copies_a_renewed_certificate_and_reloads(renewed, copied, tmp_path):
+    lineage, place, command = (tmp_path / name for name in ("live", "karoo", "command"))
+    (lineage / renewed).mkdir(parents=True)
+    place.mkdir()
+    for name in ("fullchain", "privkey"):
+        (lineage / renewed / f"{name}.pem").write_text(f"new {name}")
+    command.write_text(f"#!/bin/sh\ncat {place}/*.pem > {tmp_path}/seen; echo \"$*\" >> {tmp_path}/seen\n")
+    command.chmod(0o755)
+    script = HOOK.replace("-o root -g karoo ", "")
+    for old, new in (("/etc/letsencrypt/live", lineage), ("/etc/karoo", place), ("/usr/local/bin/karoo", command)):
+        assert old in script
+        script = script.replace(old, str(new))
+    subprocess.run(["sh", "-c", script], check=True, timeout=60,
+                   env={**os.environ, "RENEWED_LINEAGE": str(lineage / renewed)})
+    seen = tmp_path / "seen"
+    assert (seen.read_text() if seen.exists() else "") == (
+        "new fullchain" "new privkey" "ctl --socket /run/karoo/karoo.sock reload\n" if copied else "")
+    assert {path.name: path.stat().st_mode & 0o777 for path in place.iterdir()} == (
+        {"karoo-cert.pem": 0o640, "karoo-key.pem": 0o640} if copied else {})
+
+
+def test_the_unit_of_a_second_instance_shares_nothing_with_the_first():
+    command, = re.findall(r"^\$ (sed .* karoo\.service) >", OPERATIONS, re.MULTILINE)
+    made = subprocess.run(["sh", "-c", command], check=True, timeout=60, text=True, stdout=subprocess.PIPE,
+                          cwd=ROOT / "deploy" / "systemd").stdout
+    assert "run -c /etc/karoo/b.yaml\n" in made
+    assert "test -S /run/karoo-b/karoo.sock && exec " in made
+    assert "karoo ctl --socket /run/karoo-b/karoo.sock reload;" in made
+    assert "\nRuntimeDirectory=karoo-b\nRuntimeDirectoryMode=0750\n" in made
+    assert "/run/karoo/" not in made
+    assert "/etc/karoo/karoo.yaml" not in made
+
+
+@pytest.mark.skipif(shutil.which("jq") is None, reason="jq is missing")
+def test_reports_are_added_up(tmp_path):
+    command, = re.findall(r"^\$ (jq .*)$", OPERATIONS, re.MULTILINE)
+    for name, work in (("a", 4.0), ("b", 5.0)):
+        with closing(Ledger(str(tmp_path / f"{name}.db"))) as ledger:
+            ledger.write(MINUTE, {"rig7": Deltas(answered_here=1, here_work=work), name: Deltas(answered_here=2)})
+    for asked in re.findall(r"^\$ karoo (report .*) > ([ab]\.json)$", OPERATIONS, re.MULTILINE):
+        words = shlex.split(asked[0].replace("2026-01-31", "2023-11-14"))
+        with open(tmp_path / asked[1], "w") as out:
+            subprocess.run([sys.executable, "-m", "karoo", *words], check=True, timeout=60, stdout=out, cwd=tmp_path,
+                           env={**os.environ, "PYTHONPATH": str(ROOT)})
+    found = subprocess.run(["sh", "-c", command], check=True, timeout=60, stdout=subprocess.PIPE, cwd=tmp_path).stdout
+    rows = [json.loads(row) for row in found.replace(b"}\n{", b"}\0{").split(b"\0")]
+    assert {row["worker"]: (row["accepted"], row["difficulty"]) for row in rows} == {
+        "rig7": (2, 9.0), "a": (2, 0.0), "b": (2, 0.0)}
 
 
 # ---------------------------------------------------------------- the backup

@@ -6,11 +6,11 @@ import os
 import re
 import resource
 import shutil
+import signal
+import socket
 import stat
 import subprocess
 import sys
-import termios
-import tty
 from pathlib import Path
 
 import gevent
@@ -18,9 +18,21 @@ import pytest
 from gevent import monkey
 
 from karoo import log as logs
-from karoo import logfile
+from karoo import logfile, stderr
 from karoo.config import Log
-from karoo.logfile import AGAIN_AFTER, KEPT, ROTATE_AGAIN_AFTER, LogFile, LogFileError, Output, put_aside
+from karoo.logfile import (
+    AGAIN_AFTER,
+    FULL_AGAIN_AFTER,
+    KEPT,
+    ROTATE_AGAIN_AFTER,
+    LogFile,
+    LogFileError,
+    Output,
+    put_aside,
+)
+from karoo.sim.scripted import ScriptedMiner
+from karoo.stderr import takes
+from tests.programs import ROOT, configuration
 from tests.test_log import Clock, root
 
 __all__ = ["root"]  # a fixture
@@ -349,90 +361,254 @@ def test_a_line_that_the_former_file_took_in_part_stands_in_the_new_one_whole(pa
     assert numbers(path.read_text()) == list(range(2, 11)) and numbers(moved.read_text()[:40]) == [0, 1]
 
 
-def test_a_slow_reader_gets_all_lines_whole_and_who_logs_never_waits(clock):
-    reader, writer = os.pipe()
-    os.set_blocking(reader, False)
-    output = Output(writer, clock)
-    for number in range(4000):
-        output.write(line(number, 100))
-    got = b""
-    for number in range(4000, 4100):
-        clock.now += AGAIN_AFTER
-        got += os.read(reader, 1 << 20)
-        output.write(line(number, 100))
-    close(writer)
-    while part := os.read(reader, 1 << 20):
-        got += part
-    close(reader)
-    assert numbers(got.decode()) == list(range(4100)) and not output.take_lost()
+@pytest.fixture
+def in_time():
+    """Ends a test that waits in a system call, which nothing of gevent's does."""
+    waits = []
+
+    def over(*_):
+        waits.append(True)
+        raise AssertionError("it waits")
+    former = signal.signal(signal.SIGALRM, over)
+    signal.setitimer(signal.ITIMER_REAL, 20)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, former)
+    assert not waits, "whoever caught that"
 
 
-def test_lines_that_nobody_took_are_counted_and_told_when_somebody_does(clock):
-    reader, writer = os.pipe()
-    os.set_blocking(reader, False)
-    output = Output(writer, clock)
+class Ends:
+    """Where one writes, as others opened it: it waits; and where one reads."""
+
+    def __init__(self, kind):
+        if kind == "socket":
+            self._sockets = socket.socketpair()
+            self.reader, self.writer = (os.dup(each.fileno()) for each in self._sockets)
+            for each in self._sockets:
+                each.close()
+        else:
+            self.reader, self.writer = os.openpty() if kind == "terminal" else os.pipe()
+        os.set_blocking(self.reader, False)
+        os.set_blocking(self.writer, True)
+
+    def read(self):
+        """What is there."""
+        try:
+            return os.read(self.reader, 1 << 20)
+        except BlockingIOError:
+            return b""
+
+    def read_lines(self, output, count):
+        """As many lines, while the output writes them."""
+        got = b""
+        while got.count(b"\n") < count:
+            output._clock.now += AGAIN_AFTER
+            output.again()
+            got += self.read()
+        return got.replace(b"\r", b"").decode()
+
+    def close(self):
+        for descriptor in (self.reader, self.writer):
+            close(descriptor)
+
+
+@pytest.fixture(params=["its own way", "none to be had"])
+def ways(request, monkeypatch):
+    if request.param != "its own way":
+        monkeypatch.setattr(logfile, "own_way", lambda _: None)
+
+
+@pytest.fixture(params=["pipe", "socket", "terminal"])
+def ends(request, ways, in_time):
+    ends = Ends(request.param)
+    yield ends
+    ends.close()
+
+
+def test_who_does_not_read_stops_nobody_and_has_all_lines_whole_but_those_that_are_counted(ends, clock):
+    output = Output(ends.writer, clock)
     for number in range(3000):
-        output.write(line(number, 1000))
-    assert not output.take_lost(), "nobody could be told"
-    clock.now += AGAIN_AFTER
-    taken = 0
-    while not (lost := output.take_lost()):
-        taken += len(os.read(reader, 1 << 20)) // 1000
         clock.now += AGAIN_AFTER
-        output._catch_up()
-    close(writer)
-    while part := os.read(reader, 1 << 20):
-        taken += len(part) // 1000
-    close(reader)
-    assert lost and taken + lost >= 2999 and not output.take_lost()
+        waits = output.write(line(number, 1000))
+    assert waits and not output.take_lost(), "nobody could be told"
+    assert os.get_blocking(ends.writer), "others have it too"
+    lost = output._lost
+    got = numbers(ends.read_lines(output, 3000 - lost))
+    assert got == list(range(3000 - lost)) and output.take_lost() == lost > 1000 and not output.take_lost()
+    assert not output.write(line(3000)) and numbers(ends.read_lines(output, 1)) == [3000]
+    output.close()
 
 
-def test_a_terminal_that_is_stopped_gets_its_lines_when_it_goes_on(clock):
-    terminal, ours = os.openpty()
-    tty.setraw(ours)
-    termios.tcflow(ours, termios.TCOOFF)  # Ctrl-S
-    output = Output(ours, clock)
-    for number in range(500):
-        output.write(line(number, 100))
-    termios.tcflow(ours, termios.TCOON)
+def test_long_lines_come_whole(ends, clock):
+    output = Output(ends.writer, clock)
+    for number in range(3):
+        output.write(line(number, 300_000))
+    assert ends.read_lines(output, 3) == "".join(line(number, 300_000).decode() for number in range(3))
+    output.close()
+
+
+def test_a_terminal_that_was_stopped_gets_its_lines_when_it_goes_on(ways, in_time, clock):
+    ends = Ends("terminal")
+    output = Output(ends.writer, clock)
+    os.write(ends.reader, b"\x13")  # Ctrl-S
+    while takes(ends.writer):
+        gevent.sleep(0.001)
+    for number in range(100):
+        output.write(line(number))
+    assert output.again() and not ends.read().strip(b"^S")
+    os.write(ends.reader, b"\x11")
+    assert numbers(ends.read_lines(output, 100)) == list(range(100))
+    output.close()
+    ends.close()
+
+
+def test_a_slow_reader_gets_all_lines_whole(ends, clock):
+    output = Output(ends.writer, clock)
     got = b""
-    while output.behind:
-        clock.now += AGAIN_AFTER
-        output.catch_up()
-        got += os.read(terminal, 1 << 16)
-    while len(got) < 500 * 100:
-        got += os.read(terminal, 1 << 16)
+    for number in range(4000):
+        clock.now += FULL_AGAIN_AFTER
+        output.write(line(number, 100))
+        if number % 40 == 0:
+            got += ends.read()
+    got = got.replace(b"\r", b"").decode()
+    got += ends.read_lines(output, 4000 - got.count("\n"))
+    assert numbers(got) == list(range(4000)) and not output.take_lost()
     output.close()
-    assert numbers(got.decode()) == list(range(500))
-    assert os.get_blocking(ours), "whoever else has the terminal, such as the shell, finds it as it was"
-    close(ours)
-    close(terminal)
 
 
-def test_the_end_waits_a_little_for_a_slow_reader(clock):
-    reader, writer = os.pipe()
-    output = Output(writer, clock)
-    number = 0
-    while not output.behind:
+def test_at_the_end_who_reads_has_a_moment_and_who_does_not_is_not_waited_for(ends, monkeypatch):
+    monkeypatch.setattr(logfile, "END_SECONDS", 0.2)
+    before = len(os.listdir("/proc/self/fd"))
+    output = Output(ends.writer)
+    for number in range(1000):
         output.write(line(number, 1000))
-        number += 1
-    with subprocess.Popen(["cat"], stdin=reader, stdout=subprocess.PIPE) as slow:
-        output.close()
-        close(writer)
-        assert numbers(slow.stdout.read().decode()) == list(range(number))
-    close(reader)
-
-
-def test_the_end_does_not_wait_for_a_reader_that_never_comes(clock, monkeypatch):
-    monkeypatch.setattr(logfile, "LAST_CHANCE", 0.05)
-    reader, writer = os.pipe()
-    output = Output(writer, clock)
-    while not output.behind:
-        output.write(line(0, 1000))
     output.close()
-    assert not output.behind and output._lost
-    close(writer)
-    close(reader)
+    assert not output._kept_bytes and len(os.listdir("/proc/self/fd")) == before
+    output.write(line(1000))  # nor is anybody who still logs
+
+
+def test_at_the_end_what_is_kept_is_written(ends, monkeypatch):
+    monkeypatch.setattr(logfile, "END_SECONDS", 10)
+    output = Output(ends.writer)
+    for number in range(1000):
+        output.write(line(number, 1000))
+    assert output.again()
+    os.set_blocking(ends.reader, True)
+
+    def read():
+        got = b""
+        while got.count(b"\n") < 1000:
+            got += os.read(ends.reader, 1 << 20)
+        return got.decode()
+    reader = gevent.get_hub().threadpool.spawn(read)
+    output.close()
+    assert numbers(reader.get(timeout=10)) == list(range(1000))
+
+
+def test_a_file_has_one_place_where_all_write_on(path):
+    """As `karoo run 2> FILE` has it: who shares it finds the lines before its own."""
+    with path.open("wb", buffering=0) as shared:
+        output = Output(shared.fileno())
+        output.write(line(0))
+        shared.write(line(1))
+        output.write(line(2))
+        output.close()
+    assert numbers(path.read_text()) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("device, kept", [("/dev/null", 0), ("/dev/full", 20)])
+def test_devices_are_written_to(device, kept, clock):
+    descriptor = os.open(device, os.O_WRONLY)
+    output = Output(descriptor, clock)
+    assert output.write(line(0)) == bool(kept) and output._kept_bytes == kept
+    output.close()
+    close(descriptor)
+
+
+def test_an_urgent_line_does_not_wait_either(ends, monkeypatch):
+    output = Output(ends.writer)
+    while not output.write(line(0)):
+        pass
+    monkeypatch.setattr(stderr, "stderr_descriptor", lambda: ends.writer)
+    if logfile.own_way is not stderr.own_way:
+        monkeypatch.setattr(stderr, "own_way", logfile.own_way)
+    for _ in range(100):
+        output.urgent(line(1, 1000))
+    monkeypatch.setattr(logfile, "END_SECONDS", 0)
+    output.close()
+
+
+def test_the_traceback_of_a_greenlet_that_died_does_not_wait_but_comes_where_it_can(ends, root, monkeypatch, told):
+    logs.setup_from(Log())
+    gevent.spawn(int, "no number").join()
+    assert "ValueError: invalid literal" in told.getvalue()
+    monkeypatch.setattr(sys, "stderr", os.fdopen(ends.writer, "w", 1, closefd=False))
+    output = Output(ends.writer)
+    while not output.write(line(0)):
+        pass
+    gevent.spawn(int, "no number either").join()
+    monkeypatch.setattr(logfile, "END_SECONDS", 0)
+    output.close()
+
+
+def test_what_waits_is_written_even_if_no_line_follows_and_what_was_lost_is_told(ends, root):
+    logs._install("debug", "text", Output(ends.writer), False)
+    log = logging.getLogger("karoo.x")
+    for number in range(3000):
+        log.info("number %d %s", number, "x" * 980)
+    handler = root.handlers[-1]
+    lost = handler.output._lost
+    got = b""
+    with gevent.Timeout(15, AssertionError("the last are not written")):
+        while b"lost before" not in got:
+            got += ends.read()
+            gevent.sleep(0.001)
+    assert f" {lost} lines of the log were lost before, as standard error did not take them" in got.decode()
+    assert list(map(int, re.findall(rb"number (\d+) x{980}\r?\n", got))) == list(range(3000 - lost)) and lost
+    with gevent.Timeout(10):
+        while handler._timer is not None:
+            gevent.sleep(0.01)
+    handler.close()
+
+
+def test_a_proxy_whose_standard_error_nobody_reads_serves_on_and_ends(site, tmp_path, in_time):
+    pool, ends = site.pool(), Ends("pipe")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "karoo", "run", "-c", configuration(
+            tmp_path, upstream={"host": "127.0.0.1", "port": pool.port, "user": "w"}, log={"level": "debug"},
+            ratelimit={"enabled": False})],
+        cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=ends.writer)
+    miner, got = ScriptedMiner(), b""
+
+    def read(pattern):
+        nonlocal got
+        with gevent.Timeout(15, AssertionError(f"no {pattern!r} in the last of {got[-2000:]!r}")):
+            while (found := re.search(pattern, got)) is None:
+                got += ends.read()
+                gevent.sleep(0.001)
+        return found
+    try:
+        port = int(read(rb"miners may connect to 127\.0\.0\.1:(\d+)").group(1))
+        miner.start("127.0.0.1", port)
+        for number in range(KEPT // 4000 + 100):
+            asked = miner.request_async("mining.ping", [number, "x" * 4000])
+            assert miner.answer(asked).result == "pong"
+        read(rb"lines of the log were lost before")
+        told = int(read(rb" (\d+) lines of the log were lost before, as standard error did not take them\n").group(1))
+        lines = got.decode().splitlines()
+        seen = [int(each) for each in re.findall(r'"mining.ping","params":\[(\d+),"x{4000}"\]', got.decode())]
+        assert seen and seen == list(range(len(seen))) and told >= KEPT // 4000 + 100 - len(seen) > 0
+        assert all(re.match(r"\d{4}-\d\d-\d\d ", each) for each in lines), "whole lines"
+        for number in range(100):
+            miner.answer(miner.request_async("mining.ping", [number, "x" * 4000]))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0, "though the pipe is full"
+    finally:
+        miner.close()
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+        ends.close()
 
 
 @pytest.mark.parametrize("broken", ["no reader", "closed", "none"])
@@ -457,8 +633,8 @@ def test_a_closed_standard_error_neither_raises_nor_takes_time_nor_room(clock, b
 def test_to_give_back_the_room_of_large_files_takes_the_loop_no_time(path, monkeypatch):
     """The last descriptor of a removed file is closed by a thread."""
     closed_by = []
-    real = logfile._close
-    monkeypatch.setattr(logfile, "_close", lambda fd: (closed_by.append(logfile.monkey.get_original(
+    real = logfile.close
+    monkeypatch.setattr(logfile, "close", lambda fd: (closed_by.append(logfile.monkey.get_original(
         "_thread", "get_ident")()), real(fd)))
     Path(f"{path}.1").write_text("old")
     path.write_text("new")

@@ -7,7 +7,6 @@ import json
 import random
 import subprocess
 import sys
-import textwrap
 from contextlib import closing
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -274,16 +273,8 @@ def test_it_reads_while_the_proxy_writes(path, report):
 def test_a_reader_that_leaves_early_sees_no_traceback(path):
     with closing(Ledger(path)) as ledger:
         ledger.write(NOON, {f"rig{number}": RIG2 for number in range(5000)})
-    program = textwrap.dedent("""
-        import argparse, sys
-        from karoo.accounting import report as reports
-        parser = argparse.ArgumentParser()
-        reports.add_arguments(parser)
-        args = parser.parse_args(["--database", sys.argv[1], "--day", "2026-01-31"])
-        sys.exit(reports.run(args.database, args))
-    """)
-    running = subprocess.Popen([sys.executable, "-c", program, path], cwd=ROOT, stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE)
+    running = subprocess.Popen([sys.executable, "-m", "karoo", "report", "--database", path, "--day", "2026-01-31"],
+                               cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     running.stdout.close()
     assert (running.wait(20), running.stderr.read()) == (0, b"")
     running.stderr.close()

@@ -195,6 +195,7 @@ def test_the_screen_shows_the_summary_and_q_gives_the_terminal_back(farm, termin
     assert screen.line("Paid") and screen.line("Latency")
     assert any("Karoo" in line and "started" in line for line in screen.lines)  # an event
     assert screen.line("Workers by") == "Workers by hashrate, 3 of 3"
+    screen.wait_for("鉱山の機械")
     title = screen.line("WORKER")
     row = next(line for line in screen.lines if line.startswith("鉱山の機械"))
     assert words.width(row[:row.index("online")]) == words.width(title[:title.index("STATE")])

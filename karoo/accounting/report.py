@@ -8,7 +8,6 @@ import difflib
 import io
 import json
 import math
-import os
 import sys
 from contextlib import closing
 from time import time
@@ -84,15 +83,7 @@ def run(database: str, args: argparse.Namespace, algorithm: str = "sha256d", now
         for deltas in sums.values():
             total.add(deltas)
         text = as_table(rows, row("total", total, period, diff1), period)
-    return _say(text)
-
-
-def _say(text: str) -> int:
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except BrokenPipeError:  # `karoo report | head`; what is still buffered must not fail once more at the exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.stdout.write(text)
     return EX_OK
 
 

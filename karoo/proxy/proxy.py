@@ -14,7 +14,6 @@ import gevent
 from gevent.event import Event
 
 from karoo import __version__, config, descriptors, speed
-from karoo import log as logs
 from karoo.accounting import summary
 from karoo.accounting.account import Accounts
 from karoo.accounting.bookkeeper import Bookkeeper
@@ -231,7 +230,6 @@ class Proxy:
             self.door.sweep(now)
             self._spare_collector(now)
             self._note_troubles()
-            logs.catch_up()
             self._swept()
 
     def _sweep_sessions(self, now: float) -> None:
