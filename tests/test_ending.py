@@ -1,11 +1,8 @@
 """How the proxy ends: shares under way are settled first; a second signal ends that; and what cannot go on ends it."""
 
-import re
 import signal
 import socket
 import sqlite3
-import subprocess
-import sys
 from contextlib import suppress
 from time import monotonic
 
@@ -18,7 +15,7 @@ from karoo.proxy import greenlets
 from karoo.proxy import proxy as proxy_module
 from karoo.proxy.greenlets import Greenlets
 from karoo.sim.scripted import ScriptedMiner
-from tests.programs import ROOT, configuration
+from tests.programs import configuration
 
 POOL_DIFFICULTY = 1e-5
 
@@ -110,24 +107,6 @@ def test_the_wait_for_the_pool_has_an_end(site, begun, seconds, again):
         program.wait_for("stopping at once")
     assert program.end() == 0
     assert monotonic() - began < 15
-
-
-def test_a_log_that_nobody_reads_stops_neither_the_miners_nor_the_end(site, tmp_path):
-    path = configuration(tmp_path, log={"level": "debug"}, upstream={
-        "host": "127.0.0.1", "port": site.pool().port, "user": "w"})
-    with subprocess.Popen([sys.executable, "-m", "karoo", "run", "-c", path], cwd=ROOT, stdin=subprocess.DEVNULL,
-                          stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as program:
-        try:
-            told = next(found for line in program.stderr if (found := re.search(r"may connect to .*:(\d+)", line)))
-            miner = ScriptedMiner()
-            miner.start("127.0.0.1", int(told.group(1)), user="u.rig")
-            for _ in range(500):  # 100 kB of the log, and a pipe holds 64
-                miner.answer(miner.request_async("mining.extranonce.subscribe", []))
-            program.send_signal(signal.SIGTERM)
-            assert program.wait(15) == 0
-            miner.close()
-        finally:
-            program.kill()
 
 
 def test_nobody_new_is_let_in_while_it_drains(site, begun):
@@ -279,28 +258,27 @@ def test_one_that_dies_of_no_exception_ends_the_process(kept):
     assert given_up.wait(5) and "a clerk has died" in why[0]
 
 
-def test_one_that_is_killed_ends_the_process(kept):
-    one, why, given_up = kept
+@pytest.fixture
+def at_work(kept):
+    """One that works on and on."""
     working = Event()
 
     def work():
         working.set()
         gevent.sleep(60)
-    one.keep(work, "a clerk")
+    kept[0].keep(work, "a clerk")
     assert working.wait(5)
+    return kept
+
+
+def test_one_that_is_killed_ends_the_process(at_work):
+    one, why, given_up = at_work
     one._kept[0].kill()
     assert given_up.wait(5) and why == ["a clerk has died: GreenletExit()"]
 
 
-def test_an_end_that_is_meant_is_no_death(kept):
-    one, why, _ = kept
-    working = Event()
-
-    def work():
-        working.set()
-        gevent.sleep(60)
-    one.keep(work, "a clerk")
-    assert working.wait(5)
+def test_an_end_that_is_meant_is_no_death(at_work):
+    one, why, _ = at_work
     one.end()
     gevent.idle()
     assert one._kept[0].dead and why == []
